@@ -1,0 +1,54 @@
+# How each dependency is found, in order: installed, local sources, download.
+include_guard()
+include(FetchContent)
+
+# Provides GTest::gtest_main and GTest::gmock.
+macro(pagedkv_find_googletest)
+  find_package(GTest 1.12 QUIET)
+  if(NOT GTest_FOUND)
+    if(NOT FETCHCONTENT_SOURCE_DIR_GOOGLETEST AND EXISTS /usr/src/googletest/CMakeLists.txt)
+      set(FETCHCONTENT_SOURCE_DIR_GOOGLETEST /usr/src/googletest) # Debian's googletest package
+    endif()
+    if(NOT FETCHCONTENT_SOURCE_DIR_GOOGLETEST AND NOT PAGEDKV_DOWNLOAD_DEPS)
+      message(
+        FATAL_ERROR
+          "GoogleTest was not found and PAGEDKV_DOWNLOAD_DEPS is OFF. Install it "
+          "(Debian: apt-get install libgtest-dev libgmock-dev), point "
+          "FETCHCONTENT_SOURCE_DIR_GOOGLETEST at its sources, or set PAGEDKV_DOWNLOAD_DEPS=ON.")
+    endif()
+    FetchContent_Declare(
+      googletest
+      URL https://github.com/google/googletest/releases/download/v1.17.0/googletest-1.17.0.tar.gz
+      URL_HASH SHA256=65fab701d9829d38cb77c14acdc431d2108bfdbf8979e40eb8ae567edf10b27c)
+    set(INSTALL_GTEST OFF)
+    FetchContent_MakeAvailable(googletest)
+    if(NOT TARGET GTest::gmock)
+      add_library(GTest::gmock ALIAS gmock)
+      add_library(GTest::gtest_main ALIAS gtest_main)
+    endif()
+  endif()
+  include(GoogleTest)
+endmacro()
+
+# Provides nanobind_add_module and the target pagedkv_xla_ffi (headers that ship inside jaxlib).
+macro(pagedkv_find_python)
+  find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module
+               OPTIONAL_COMPONENTS Development.SABIModule)
+  execute_process(
+    COMMAND "${Python_EXECUTABLE}" -m nanobind --cmake_dir
+    OUTPUT_STRIP_TRAILING_WHITESPACE
+    OUTPUT_VARIABLE nanobind_ROOT COMMAND_ERROR_IS_FATAL ANY)
+  find_package(nanobind CONFIG REQUIRED)
+  # The headers of the oldest jaxlib we support, which pyproject.toml pins: a handler built with
+  # newer ones is refused by older runtimes, and takes their whole CPU backend down.
+  if(NOT PAGEDKV_XLA_FFI_INCLUDE)
+    execute_process(
+      COMMAND "${Python_EXECUTABLE}" -c
+              "import importlib.util as u; print(u.find_spec('jaxlib').submodule_search_locations[0] + '/include')"
+      OUTPUT_STRIP_TRAILING_WHITESPACE
+      OUTPUT_VARIABLE PAGEDKV_XLA_FFI_INCLUDE COMMAND_ERROR_IS_FATAL ANY)
+  endif()
+  add_library(pagedkv_xla_ffi INTERFACE)
+  # SYSTEM: these headers are not clean under -Wshadow and -Wconversion.
+  target_include_directories(pagedkv_xla_ffi SYSTEM INTERFACE ${PAGEDKV_XLA_FFI_INCLUDE})
+endmacro()

@@ -1,0 +1,29 @@
+# Flags every target of ours shares, and the one-line declarations used in the subdirectories.
+include_guard()
+
+add_library(pagedkv_flags INTERFACE)
+target_compile_features(pagedkv_flags INTERFACE cxx_std_20)
+target_compile_options(
+  pagedkv_flags
+  INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang,AppleClang>:-Wall -Wextra -Wshadow -Wconversion
+            -Wold-style-cast -Wnon-virtual-dtor>
+            $<$<AND:$<BOOL:${PAGEDKV_WERROR}>,$<COMPILE_LANGUAGE:CXX>>:-Werror>)
+if(PAGEDKV_SANITIZE)
+  target_compile_options(
+    pagedkv_flags INTERFACE -fsanitize=${PAGEDKV_SANITIZE} -fno-sanitize-recover=all
+                            -fno-omit-frame-pointer)
+  target_link_options(pagedkv_flags INTERFACE -fsanitize=${PAGEDKV_SANITIZE})
+endif()
+
+# pagedkv_test(NAME): builds tests/cpp/NAME.cc and registers each TEST with CTest.
+function(pagedkv_test name)
+  add_executable(${name} ${name}.cc)
+  target_link_libraries(${name} PRIVATE pagedkv::core pagedkv_flags GTest::gtest_main GTest::gmock)
+  gtest_discover_tests(${name})
+endfunction()
+
+# pagedkv_benchmark(NAME): builds benchmarks/cpp/NAME.cc.
+function(pagedkv_benchmark name)
+  add_executable(${name} ${name}.cc)
+  target_link_libraries(${name} PRIVATE pagedkv::core pagedkv_flags benchmark::benchmark_main)
+endfunction()

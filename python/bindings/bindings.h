@@ -1,0 +1,12 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace pagedkv {
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+// One function per file of this folder, called in this order by module.cc.
+
+}  // namespace pagedkv

@@ -1,0 +1,5 @@
+#include "bindings.h"
+
+NB_MODULE(_core, m) {
+  m.doc() = "C++ core of pagedkv. Import from `pagedkv`, not from here.";
+}

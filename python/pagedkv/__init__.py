@@ -1,0 +1,1 @@
+"""Paged KV-cache engine for JAX serving stacks."""

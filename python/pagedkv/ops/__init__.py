@@ -1,0 +1,1 @@
+"""JAX operations on a paged KV cache."""

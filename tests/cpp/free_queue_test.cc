@@ -1,0 +1,102 @@
+#include "pagedkv/pool/free_queue.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <random>
+#include <vector>
+
+namespace pagedkv {
+namespace {
+
+using testing::ElementsAre;
+using testing::ElementsAreArray;
+
+std::vector<PageId> drain(FreeQueue& queue) {
+  std::vector<PageId> pages;
+  for (PageId page; (page = queue.pop_front()) != kNoPage;) pages.push_back(page);
+  return pages;
+}
+
+TEST(FreeQueueTest, StartsEmpty) {
+  std::vector<Page> pages(3);
+  FreeQueue queue(pages);
+  EXPECT_EQ(queue.size(), 0);
+  EXPECT_EQ(queue.front(), kNoPage);
+  EXPECT_EQ(queue.pop_front(), kNoPage);
+  EXPECT_FALSE(queue.contains(2));
+  queue.check_invariants();
+}
+
+TEST(FreeQueueTest, PopsColdestFirst) {
+  std::vector<Page> pages(4);
+  FreeQueue queue(pages);
+  queue.push_back(2);
+  queue.push_back(0);
+  queue.push_front(3);
+  EXPECT_EQ(queue.front(), 3);
+  EXPECT_THAT(drain(queue), ElementsAre(3, 2, 0));
+}
+
+TEST(FreeQueueTest, RemovesFromFrontMiddleAndBack) {
+  std::vector<Page> pages(5);
+  FreeQueue queue(pages);
+  for (PageId page = 0; page < 5; ++page) queue.push_back(page);
+  for (PageId page : {0, 2, 4}) {
+    queue.remove(page);
+    EXPECT_FALSE(queue.contains(page));
+    queue.check_invariants();
+  }
+  EXPECT_THAT(drain(queue), ElementsAre(1, 3));
+}
+
+TEST(FreeQueueTest, TakesAPageBackAfterItLeft) {
+  std::vector<Page> pages(1);
+  FreeQueue queue(pages);
+  queue.push_back(0);
+  queue.remove(0);
+  queue.push_front(0);
+  EXPECT_EQ(queue.size(), 1);
+  queue.check_invariants();
+}
+
+TEST(FreeQueueTest, NamesABrokenLink) {
+  std::vector<Page> pages(3);
+  FreeQueue queue(pages);
+  for (PageId page = 0; page < 3; ++page) queue.push_back(page);
+  pages[1].free_prev = 2;
+  EXPECT_THROW(queue.check_invariants(), std::logic_error);
+}
+
+TEST(FreeQueueTest, MatchesDequeUnderRandomOperations) {
+  constexpr PageId kPages = 16;
+  for (unsigned seed = 0; seed < 50; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937 random(seed);
+    std::uniform_int_distribution<PageId> any_page(0, kPages - 1);
+    std::vector<Page> pages(kPages);
+    FreeQueue queue(pages);
+    std::deque<PageId> golden;
+    for (int step = 0; step < 300; ++step) {
+      const PageId page = any_page(random);
+      if (queue.contains(page)) {
+        queue.remove(page);
+        golden.erase(std::find(golden.begin(), golden.end(), page));
+      } else if (random() % 2 == 0) {
+        queue.push_back(page);
+        golden.push_back(page);
+      } else {
+        queue.push_front(page);
+        golden.push_front(page);
+      }
+      ASSERT_NO_THROW(queue.check_invariants());
+      ASSERT_EQ(queue.size(), static_cast<PageId>(golden.size()));
+    }
+    EXPECT_THAT(drain(queue), ElementsAreArray(golden));
+  }
+}
+
+}  // namespace
+}  // namespace pagedkv

@@ -1,0 +1,7 @@
+#pragma once
+
+#include "xla/ffi/api/c_api.h"
+
+// Every FFI target of the library, one line each. A platform defines the ones it supports.
+extern "C" {
+}
