@@ -8,5 +8,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 // One function per file of this folder, called in this order by module.cc.
+void bind_hash(nb::module_& m);
 
 }  // namespace pagedkv
