@@ -1,46 +1,28 @@
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string_view.h>
-#include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <optional>
 #include <span>
 #include <string_view>
-#include <vector>
 
+#include "arrays.h"
 #include "bindings.h"
-#include "pagedkv/error.h"
+#include "digests.h"
 #include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/hash/sha256.h"
 
 namespace pagedkv {
 namespace {
 
-using TokenArray = nb::ndarray<const TokenId, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
 std::span<const std::byte> view(const nb::bytes& bytes) {
   return {static_cast<const std::byte*>(bytes.data()), bytes.size()};
 }
 
-nb::bytes to_bytes(std::span<const std::byte> digest) {
-  return nb::bytes(digest.data(), digest.size());
-}
-
-PageHash to_page_hash(const nb::bytes& digest) {
-  PageHash hash;
-  if (digest.size() != hash.bytes.size()) {
-    throw_value_error("hash_page", "parent must be ", hash.bytes.size(), " bytes, got ",
-                      digest.size());
-  }
-  std::ranges::copy(view(digest), hash.bytes.begin());
-  return hash;
-}
-
-nb::bytes hash_tokens(const nb::bytes& parent, std::span<const TokenId> tokens,
+nb::bytes hash_tokens(const nb::bytes& parent, nb::handle tokens,
                       const std::optional<nb::bytes>& extra) {
-  const auto extra_bytes = extra ? view(*extra) : std::span<const std::byte>();
-  return to_bytes(hash_page(to_page_hash(parent), tokens, extra_bytes).bytes);
+  return bytes_of(hash_page(page_hash_of(parent, "hash_page", "parent"),
+                            int32_values(tokens, "hash_page", "tokens"),
+                            extra ? view(*extra) : std::span<const std::byte>()));
 }
 
 constexpr const char* kSha256Doc = R"(Computes the SHA-256 digest of ``data``.
@@ -80,8 +62,8 @@ Returns:
   32 bytes: SHA-256 of the canonical CBOR of ``(parent, tokens, extra keys or null)``.
 
 Raises:
-  ValueError: If ``parent`` is not 32 bytes.
-  TypeError: If ``tokens`` is not one-dimensional, or holds something else than int32 values.
+  ValueError: If ``parent`` is not 32 bytes, or a token does not fit in int32.
+  TypeError: If ``tokens`` are not integers in one dimension.
 
 Example:
   >>> hash_page(none_hash(), range(1000, 1016)).hex()[:8]
@@ -92,22 +74,16 @@ Example:
 
 void bind_hash(nb::module_& m) {
   m.def(
-      "sha256", [](const nb::bytes& data) { return to_bytes(sha256(view(data))); }, "data"_a,
-      kSha256Doc);
-  m.def(
-      "none_hash", [](std::string_view seed) { return to_bytes(none_hash(seed).bytes); },
-      "seed"_a = kDefaultHashSeed, kNoneHashDoc);
-  m.def(
-      "hash_page",
-      [](const nb::bytes& parent, const TokenArray& tokens, const std::optional<nb::bytes>& extra) {
-        return hash_tokens(parent, {tokens.data(), tokens.size()}, extra);
+      "sha256",
+      [](const nb::bytes& data) {
+        const Sha256Digest digest = sha256(view(data));
+        return nb::bytes(digest.data(), digest.size());
       },
-      "parent"_a, "tokens"_a.noconvert(), "extra"_a = nb::none(), kHashPageDoc);
+      "data"_a, kSha256Doc);
   m.def(
-      "hash_page",
-      [](const nb::bytes& parent, const std::vector<TokenId>& tokens,
-         const std::optional<nb::bytes>& extra) { return hash_tokens(parent, tokens, extra); },
-      "parent"_a, "tokens"_a, "extra"_a = nb::none());
+      "none_hash", [](std::string_view seed) { return bytes_of(none_hash(seed)); },
+      "seed"_a = kDefaultHashSeed, kNoneHashDoc);
+  m.def("hash_page", &hash_tokens, "parent"_a, "tokens"_a, "extra"_a = nb::none(), kHashPageDoc);
 }
 
 }  // namespace pagedkv

@@ -95,9 +95,27 @@ def test_refuses_a_parent_of_the_wrong_size(size: int) -> None:
 
 @pytest.mark.parametrize(
     "tokens",
-    [[2**31], [-(2**31) - 1], [1.5], ["1"], [[1]], np.zeros((2, 2), np.int32), np.array([2**40])],
-    ids=["too large", "too small", "float", "text", "nested", "two dimensions", "wide int64"],
+    [[2**31], [-(2**31) - 1], [2**80], np.array([2**40]), np.array([2**63], np.uint64)],
+    ids=["too large", "too small", "huge", "wide int64", "wide uint64"],
 )
-def test_refuses_what_is_not_int32(tokens) -> None:
-    with pytest.raises(TypeError):
+def test_refuses_tokens_that_are_not_int32(tokens) -> None:
+    with pytest.raises(ValueError, match=r"^\[hash_page\] tokens must fit in int32, got -?\d+ at"):
         _core.hash_page(bytes(32), tokens)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [[1.5], ["1"], [[1]], np.zeros((2, 2), np.int32), np.array([1.5]), "1", b"1", {1}, 7],
+    ids=repr,
+)
+def test_refuses_tokens_that_are_not_integers(tokens) -> None:
+    with pytest.raises(TypeError, match=r"^\[hash_page\] tokens must be "):
+        _core.hash_page(bytes(32), tokens)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+)
+def test_takes_every_integer_dtype_and_stride(dtype) -> None:
+    tokens = np.arange(64, dtype=dtype)[::2]
+    assert _core.hash_page(bytes(32), tokens) == _core.hash_page(bytes(32), tokens.tolist())

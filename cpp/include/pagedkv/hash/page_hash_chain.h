@@ -32,6 +32,9 @@ class PageHashChain {
   /// unless `tokens.size() == page_size()`.
   void append_page(std::span<const TokenId> tokens, std::span<const std::byte> extra = {});
 
+  /// The parent of the first page.
+  const PageHash& root() const { return root_; }
+
   std::int32_t page_size() const { return static_cast<std::int32_t>(page_size_); }
 
   /// One digest a full page, in order. Valid until the next change of the chain.
