@@ -88,14 +88,14 @@ Int32Array copy_of(std::span<const std::int32_t> values) {
 
 std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name) {
   std::vector<std::int32_t> out;
-  if (nb::ndarray_check(values)) {
+  const bool is_text = nb::isinstance<nb::str>(values) || nb::isinstance<nb::bytes>(values);
+  if (!is_text && nb::ndarray_check(values)) {
     AnyArray array;
     if (nb::try_cast(values, array)) {
       out.reserve(array.shape(0));
       if (append_array(array, operation, name, out)) return out;
     }
-  } else if (PySequence_Check(values.ptr()) != 0 && !nb::isinstance<nb::str>(values) &&
-             !nb::isinstance<nb::bytes>(values)) {
+  } else if (!is_text && PySequence_Check(values.ptr()) != 0) {
     const auto items = nb::steal(PySequence_Fast(values.ptr(), ""));
     if (!items.is_valid()) nb::raise_python_error();
     out.reserve(nb::len(items));
