@@ -160,6 +160,12 @@ Raises:
   ValueError: If the request holds no pages.
   IndexError: If ``group`` is not a group.
 )doc")
+      .def(
+          "num_allocated_tokens",
+          [](const OwningManager& self, const Request& request) {
+            return self.core().num_allocated_tokens(request);
+          },
+          "request"_a, "Tokens that ``request`` was given room for; 0 if it holds no pages.")
       .def("page_table", &page_table, "requests"_a, "width"_a = nb::none(), "group"_a = 0, R"doc(
 Page ids of a batch: row ``i`` holds those of ``requests[i]``, padded with 0, the null page.
 

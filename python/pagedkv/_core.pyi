@@ -423,6 +423,9 @@ class CacheManager:
           IndexError: If ``group`` is not a group.
         """
 
+    def num_allocated_tokens(self, request: Request) -> int:
+        """Tokens that ``request`` was given room for; 0 if it holds no pages."""
+
     def page_table(self, requests: Sequence[Request], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
         """
         Page ids of a batch: row ``i`` holds those of ``requests[i]``, padded with 0, the null page.

@@ -1,7 +1,15 @@
-"""Eight CPU devices for the sharding tests. JAX reads the flag once, when it is imported."""
+"""What all Python tests share."""
 
 import os
 
+from hypothesis import settings
+
+# Eight CPU devices for the sharding tests. JAX reads the flag once, when it is imported.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+
+# `--hypothesis-profile=fuzz`, as `make fuzz` says, for a long campaign.
+settings.register_profile("default", max_examples=60, stateful_step_count=40, deadline=None)
+settings.register_profile("fuzz", max_examples=5000, stateful_step_count=80, deadline=None)
+settings.load_profile("default")
