@@ -91,9 +91,11 @@ PAGEDKV_SSSE3_INLINE __m128i upper_half(__m128i vector) {
 
 // Takes eight values at a time, and stops where one is negative.
 PAGEDKV_SSSE3 std::byte* put_ints(std::byte* out, std::span<const std::int32_t>& values) {
-  while (values.size() >= 8) {
-    const __m128i low = load(values.data());
-    const __m128i high = load(values.data() + 4);
+  const std::int32_t* next = values.data();  // locals, since the bytes written could alias `values`
+  std::size_t left = values.size();
+  for (; left >= 8; left -= 8, next += 8) {
+    const __m128i low = load(next);
+    const __m128i high = load(next + 4);
     if (_mm_movemask_ps(_mm_castsi128_ps(_mm_or_si128(low, high))) != 0) break;
     const __m128i keys = pair_keys(low, high);
     const auto keys01 = static_cast<std::uint64_t>(_mm_cvtsi128_si64(keys));
@@ -102,8 +104,8 @@ PAGEDKV_SSSE3 std::byte* put_ints(std::byte* out, std::span<const std::int32_t>&
     out = put_pair(out, upper_half(low), static_cast<std::uint32_t>(keys01 >> 32));
     out = put_pair(out, high, static_cast<std::uint32_t>(keys23));
     out = put_pair(out, upper_half(high), static_cast<std::uint32_t>(keys23 >> 32));
-    values = values.subspan(8);
   }
+  values = {next, left};
   return out;
 }
 

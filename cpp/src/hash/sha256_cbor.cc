@@ -42,7 +42,8 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra) {
   const std::size_t max_bytes =
       kMaxFixedBytes + CborWriter::kMaxInt32Bytes * tokens.size() + extra.size();
-  const std::size_t buffer_bytes = sha256_padded_bytes(max_bytes) + CborWriter::kSlackBytes;
+  static_assert(kSha256MaxPaddingBytes >= CborWriter::kSlackBytes, "they overlap");
+  const std::size_t buffer_bytes = max_bytes + kSha256MaxPaddingBytes;
   if (buffer_bytes > kStackBytes) {
     std::vector<std::byte> buffer(buffer_bytes);
     return hash_page_in(buffer, parent, tokens, extra);
