@@ -146,14 +146,17 @@ TEST(CborWriterTest, WritesNull) {
 
 TEST(CborWriterTest, WritesArraysOfEveryMixOfSizes) {
   const std::array<std::int32_t, 8> edges = {0, 23, 24, 255, 256, 65535, 65536, -1};
-  for (const std::int32_t odd_one : edges) {
-    for (std::size_t at = 0; at < 16; ++at) {
-      std::vector<std::int32_t> values(16, 1000);
-      values[at] = odd_one;
-      std::string hex = "90";
-      for (const std::int32_t value : values) hex += int32_hex(value);
-      ASSERT_EQ(written([&](CborWriter& writer) { writer.write_ints(values); }), hex)
-          << odd_one << " at " << at;
+  for (const std::int32_t first : edges) {
+    for (const std::int32_t second : edges) {
+      for (std::size_t at = 0; at + 1 < 19; ++at) {
+        std::vector<std::int32_t> values(19, 1000);
+        values[at] = first;
+        values[at + 1] = second;
+        std::string hex = "93";
+        for (const std::int32_t value : values) hex += int32_hex(value);
+        ASSERT_EQ(written([&](CborWriter& writer) { writer.write_ints(values); }), hex)
+            << first << " and " << second << " at " << at;
+      }
     }
   }
 }

@@ -70,10 +70,6 @@ TEST_P(Sha256IsaTest, TakesUnalignedMessages) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Supported, Sha256IsaTest,
-                         testing::ValuesIn(supported_sha256_isas().begin(),
-                                           supported_sha256_isas().end()));
-
 TEST(Sha256Test, AlwaysHasThePortableImplementationLast) {
   ASSERT_FALSE(supported_sha256_isas().empty());
   EXPECT_EQ(supported_sha256_isas().back(), Sha256Isa::kPortable);
@@ -93,17 +89,23 @@ TEST(Sha256Test, DefaultsToTheSameDigest) {
   }
 }
 
-TEST(Sha256Test, InPlaceAgreesAndTouchesOnlyThePaddedSize) {
-  for (std::size_t size = 0; size <= 300; ++size) {
-    const auto message = random_bytes(size);
-    const std::size_t padded_bytes = sha256_padded_bytes(size);
-    std::vector<std::byte> buffer(padded_bytes + 8, std::byte{0xCC});
-    std::copy(message.begin(), message.end(), buffer.begin());
-    ASSERT_EQ(to_hex(sha256_in_place(buffer, size)), to_hex(sha256(message))) << size << " bytes";
-    EXPECT_EQ(to_hex(std::span(buffer).subspan(padded_bytes)), "cccccccccccccccc");
-    EXPECT_TRUE(std::equal(message.begin(), message.end(), buffer.begin()));
+TEST_P(Sha256IsaTest, LinksADigestIntoAMessage) {
+  for (std::size_t size = kSha256LinkOffset + sizeof(Sha256Digest); size <= 300; ++size) {
+    SCOPED_TRACE(testing::Message() << size << " bytes");
+    auto message = random_bytes(size);
+    const Sha256Digest link = sha256(message);
+    const auto hole = std::span(message).subspan(kSha256LinkOffset, link.size());
+    std::ranges::fill(hole, std::byte{0});
+    const std::size_t needed_bytes = size + kSha256MaxPaddingBytes;
+    std::vector<std::byte> buffer(needed_bytes + 8, std::byte{0xCC});
+    std::ranges::copy(message, buffer.begin());
+    std::ranges::copy(link, hole.begin());
+    ASSERT_EQ(to_hex(sha256_linked(link, buffer, size, GetParam())), to_hex(sha256(message)));
+    ASSERT_EQ(to_hex(std::span(buffer).subspan(needed_bytes)), "cccccccccccccccc");
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Supported, Sha256IsaTest, testing::ValuesIn(supported_sha256_isas()));
 
 }  // namespace
 }  // namespace pagedkv

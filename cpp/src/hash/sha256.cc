@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <vector>
 
 #include "pagedkv/error.h"
 #include "pagedkv/hash/big_endian.h"
@@ -12,57 +13,44 @@ namespace pagedkv {
 namespace {
 
 // Every implementation this CPU can run, the fastest first.
-struct Implementations {
-  std::array<Sha256Isa, 3> isas{};
-  std::array<Sha256Compress*, 3> functions{};
-  std::size_t count = 0;
-
-  Implementations() {
-    add(Sha256Isa::kX86ShaNi, find_sha256_x86_sha_ni());
-    add(Sha256Isa::kArmv8Crypto, find_sha256_armv8_crypto());
-    add(Sha256Isa::kPortable, compress_sha256_portable);
-  }
-
-  void add(Sha256Isa isa, Sha256Compress* function) {
-    if (function == nullptr) return;
-    isas[count] = isa;
-    functions[count] = function;
-    ++count;
-  }
-};
-
-const Implementations& implementations() {
-  static const Implementations found;
+const std::vector<Sha256Implementation>& implementations() {
+  static const auto found = [] {
+    std::vector<Sha256Implementation> all;
+    if (const auto sha_ni = find_sha256_x86_sha_ni()) all.push_back(*sha_ni);
+    if (const auto crypto = find_sha256_armv8_crypto()) all.push_back(*crypto);
+    all.push_back(sha256_portable());
+    return all;
+  }();
   return found;
 }
 
-Sha256Compress* implementation(Sha256Isa isa) {
-  const Implementations& found = implementations();
-  for (std::size_t i = 0; i < found.count; ++i) {
-    if (found.isas[i] == isa) return found.functions[i];
+// A copy of its own, which costs one load less than the front of the vector.
+const Sha256Implementation& fastest() {
+  static const Sha256Implementation first = implementations().front();
+  return first;
+}
+
+const Sha256Implementation& implementation(Sha256Isa isa) {
+  for (const Sha256Implementation& candidate : implementations()) {
+    if (candidate.isa == isa) return candidate;
   }
   throw_value_error("sha256", "instruction set ", static_cast<int>(isa),
                     " is not supported by this CPU");
 }
 
-Sha256Digest to_digest(const Sha256State& state) {
-  Sha256Digest digest;
-  for (std::size_t i = 0; i < state.size(); ++i) store_big_endian(digest.data() + 4 * i, state[i]);
-  return digest;
-}
-
 // Writes what follows a message of `message_bytes` in all, whose end is at `message_end`: a mark,
-// zeros and the length in bits, up to `end`.
+// zeros and the length in bits, up to `end`. May overwrite kSha256MaxPaddingBytes, whatever it
+// needs: zeros of a fixed number are a few wide stores, and no call.
 void write_padding(std::byte* message_end, std::byte* end, std::uint64_t message_bytes) {
   *message_end = std::byte{0x80};
-  std::fill(message_end + 1, end - 8, std::byte{0});
+  std::memset(message_end + 1, 0, kSha256BlockBytes - 1);
   store_big_endian(end - 8, 8 * message_bytes);
 }
 
 Sha256Digest digest_with(Sha256Compress* compress, std::span<const std::byte> message) {
   const std::size_t num_whole_blocks = message.size() / kSha256BlockBytes;
   const auto rest = message.subspan(num_whole_blocks * kSha256BlockBytes);
-  std::array<std::byte, 2 * kSha256BlockBytes> tail;
+  std::array<std::byte, kSha256BlockBytes - 1 + kSha256MaxPaddingBytes> tail;
   const std::size_t tail_bytes = sha256_padded_bytes(rest.size());
   std::copy(rest.begin(), rest.end(), tail.begin());
   write_padding(tail.data() + rest.size(), tail.data() + tail_bytes, message.size());
@@ -73,27 +61,39 @@ Sha256Digest digest_with(Sha256Compress* compress, std::span<const std::byte> me
   return to_digest(state);
 }
 
+Sha256Digest linked_with(Sha256DigestLinked* digest, const Sha256Digest& link,
+                         std::span<std::byte> buffer, std::size_t message_bytes) {
+  const std::size_t padded_bytes = sha256_padded_bytes(message_bytes);
+  assert(message_bytes >= kSha256LinkOffset + link.size());
+  assert(buffer.size() >= message_bytes + kSha256MaxPaddingBytes);
+  write_padding(buffer.data() + message_bytes, buffer.data() + padded_bytes, message_bytes);
+  return digest(link, buffer.data(), padded_bytes / kSha256BlockBytes);
+}
+
 }  // namespace
 
-std::span<const Sha256Isa> supported_sha256_isas() {
-  return std::span(implementations().isas).first(implementations().count);
+std::vector<Sha256Isa> supported_sha256_isas() {
+  std::vector<Sha256Isa> isas;
+  for (const Sha256Implementation& each : implementations()) isas.push_back(each.isa);
+  return isas;
 }
 
 Sha256Digest sha256(std::span<const std::byte> message) {
-  return digest_with(implementations().functions.front(), message);
+  return digest_with(fastest().compress, message);
 }
 
 Sha256Digest sha256(std::span<const std::byte> message, Sha256Isa isa) {
-  return digest_with(implementation(isa), message);
+  return digest_with(implementation(isa).compress, message);
 }
 
-Sha256Digest sha256_in_place(std::span<std::byte> buffer, std::size_t message_bytes) {
-  const std::size_t padded_bytes = sha256_padded_bytes(message_bytes);
-  assert(buffer.size() >= padded_bytes);
-  write_padding(buffer.data() + message_bytes, buffer.data() + padded_bytes, message_bytes);
-  Sha256State state = kSha256InitialState;
-  implementations().functions.front()(state, buffer.data(), padded_bytes / kSha256BlockBytes);
-  return to_digest(state);
+Sha256Digest sha256_linked(const Sha256Digest& link, std::span<std::byte> buffer,
+                           std::size_t message_bytes) {
+  return linked_with(fastest().digest_linked, link, buffer, message_bytes);
+}
+
+Sha256Digest sha256_linked(const Sha256Digest& link, std::span<std::byte> buffer,
+                           std::size_t message_bytes, Sha256Isa isa) {
+  return linked_with(implementation(isa).digest_linked, link, buffer, message_bytes);
 }
 
 }  // namespace pagedkv

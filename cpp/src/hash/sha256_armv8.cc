@@ -6,8 +6,6 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 
-#include "pagedkv/hash/sha256.h"
-
 // The rest of the library is built for any ARMv8; only these functions use the extension.
 #if defined(__clang__)
 #define PAGEDKV_ARMV8_CRYPTO __attribute__((target("sha2")))
@@ -44,8 +42,8 @@ PAGEDKV_ARMV8_CRYPTO_INLINE uint32x4_t next_words(uint32x4_t w0, uint32x4_t w1, 
   return vsha256su1q_u32(vsha256su0q_u32(w0, w1), w2, w3);
 }
 
-PAGEDKV_ARMV8_CRYPTO void compress_sha256_armv8(Sha256State& state, const std::byte* blocks,
-                                                std::size_t num_blocks) {
+PAGEDKV_ARMV8_CRYPTO void compress(Sha256State& state, const std::byte* blocks,
+                                   std::size_t num_blocks) {
   Registers registers = {vld1q_u32(state.data()), vld1q_u32(state.data() + 4)};
   for (const std::byte* block = blocks; num_blocks > 0; --num_blocks, block += kSha256BlockBytes) {
     const Registers before = registers;
@@ -77,14 +75,17 @@ PAGEDKV_ARMV8_CRYPTO void compress_sha256_armv8(Sha256State& state, const std::b
 
 }  // namespace
 
-Sha256Compress* find_sha256_armv8_crypto() {
-  return (getauxval(AT_HWCAP) & HWCAP_SHA2) != 0 ? compress_sha256_armv8 : nullptr;
+std::optional<Sha256Implementation> find_sha256_armv8_crypto() {
+  if ((getauxval(AT_HWCAP) & HWCAP_SHA2) == 0) return std::nullopt;
+  return Sha256Implementation{Sha256Isa::kArmv8Crypto, compress, digest_linked_by_copy<compress>};
 }
 
 }  // namespace pagedkv
 
 #else
 
-pagedkv::Sha256Compress* pagedkv::find_sha256_armv8_crypto() { return nullptr; }
+std::optional<pagedkv::Sha256Implementation> pagedkv::find_sha256_armv8_crypto() {
+  return std::nullopt;
+}
 
 #endif

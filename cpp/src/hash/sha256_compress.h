@@ -1,10 +1,15 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
-/// The inner function of SHA-256, once per instruction set. Each lives in a file of its own.
+#include "pagedkv/hash/big_endian.h"
+#include "pagedkv/hash/sha256.h"
+
+/// The inner functions of SHA-256, once per instruction set. Each has a file of its own.
 namespace pagedkv {
 
 using Sha256State = std::array<std::uint32_t, 8>;
@@ -12,11 +17,22 @@ using Sha256State = std::array<std::uint32_t, 8>;
 /// Folds `num_blocks` whole blocks from `blocks` on into `state`. No alignment is required.
 using Sha256Compress = void(Sha256State& state, const std::byte* blocks, std::size_t num_blocks);
 
-Sha256Compress compress_sha256_portable;
+/// Digest of `num_blocks >= 1` whole blocks, padding included, of a linked message. See
+/// `sha256_linked`.
+using Sha256DigestLinked = Sha256Digest(const Sha256Digest& link, std::byte* blocks,
+                                        std::size_t num_blocks);
 
-/// Each is null where the CPU lacks the instructions.
-Sha256Compress* find_sha256_x86_sha_ni();
-Sha256Compress* find_sha256_armv8_crypto();
+struct Sha256Implementation {
+  Sha256Isa isa;
+  Sha256Compress* compress;
+  Sha256DigestLinked* digest_linked;
+};
+
+Sha256Implementation sha256_portable();
+
+/// Nothing where the CPU lacks the instructions.
+std::optional<Sha256Implementation> find_sha256_x86_sha_ni();
+std::optional<Sha256Implementation> find_sha256_armv8_crypto();
 
 /// FIPS 180-4, 5.3.3: fractional parts of the square roots of the first 8 primes.
 inline constexpr Sha256State kSha256InitialState = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
@@ -32,5 +48,21 @@ alignas(16) inline constexpr std::array<std::uint32_t, 64> kSha256RoundConstants
     0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+inline Sha256Digest to_digest(const Sha256State& state) {
+  Sha256Digest digest;
+  for (std::size_t i = 0; i < state.size(); ++i) store_big_endian(digest.data() + 4 * i, state[i]);
+  return digest;
+}
+
+/// The `Sha256DigestLinked` that takes the detour through memory.
+template <Sha256Compress& compress>
+Sha256Digest digest_linked_by_copy(const Sha256Digest& link, std::byte* blocks,
+                                   std::size_t num_blocks) {
+  std::copy(link.begin(), link.end(), blocks + kSha256LinkOffset);
+  Sha256State state = kSha256InitialState;
+  compress(state, blocks, num_blocks);
+  return to_digest(state);
+}
 
 }  // namespace pagedkv

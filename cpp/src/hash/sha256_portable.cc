@@ -1,7 +1,8 @@
+#include <array>
 #include <bit>
+#include <cstddef>
+#include <cstdint>
 
-#include "pagedkv/hash/big_endian.h"
-#include "pagedkv/hash/sha256.h"
 #include "sha256_compress.h"
 
 namespace pagedkv {
@@ -42,12 +43,16 @@ void compress_block(Sha256State& state, const std::byte* block) {
   for (std::size_t i = 0; i < state.size(); ++i) state[i] += added[i];
 }
 
-}  // namespace
-
-void compress_sha256_portable(Sha256State& state, const std::byte* blocks, std::size_t num_blocks) {
+void compress(Sha256State& state, const std::byte* blocks, std::size_t num_blocks) {
   for (std::size_t i = 0; i < num_blocks; ++i) {
     compress_block(state, blocks + i * kSha256BlockBytes);
   }
+}
+
+}  // namespace
+
+Sha256Implementation sha256_portable() {
+  return {Sha256Isa::kPortable, compress, digest_linked_by_copy<compress>};
 }
 
 }  // namespace pagedkv

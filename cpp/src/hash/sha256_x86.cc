@@ -5,8 +5,6 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
-#include "pagedkv/hash/sha256.h"
-
 // The rest of the library is built for any x86-64; only these functions use the extensions.
 #define PAGEDKV_SHA_NI __attribute__((target("sha,sse4.1,ssse3")))
 #define PAGEDKV_SHA_NI_INLINE PAGEDKV_SHA_NI __attribute__((always_inline)) inline
@@ -20,25 +18,30 @@ struct Registers {
   __m128i cdgh;
 };
 
-__m128i* as_vectors(std::uint32_t* words) { return reinterpret_cast<__m128i*>(words); }
+__m128i load(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+void store(void* to, __m128i value) { _mm_storeu_si128(static_cast<__m128i*>(to), value); }
 
-PAGEDKV_SHA_NI_INLINE Registers load_state(Sha256State& state) {
-  const __m128i badc = _mm_shuffle_epi32(_mm_loadu_si128(as_vectors(state.data())), 0xB1);
-  const __m128i hgfe = _mm_shuffle_epi32(_mm_loadu_si128(as_vectors(state.data() + 4)), 0x1B);
+PAGEDKV_SHA_NI_INLINE Registers load_state(const Sha256State& state) {
+  const __m128i badc = _mm_shuffle_epi32(load(state.data()), 0xB1);
+  const __m128i hgfe = _mm_shuffle_epi32(load(state.data() + 4), 0x1B);
   return {_mm_alignr_epi8(badc, hgfe, 8), _mm_blend_epi16(hgfe, badc, 0xF0)};
 }
 
-PAGEDKV_SHA_NI_INLINE void store_state(Sha256State& state, const Registers& registers) {
+// The state in the order of the standard.
+struct StateWords {
+  __m128i abcd;
+  __m128i efgh;
+};
+
+PAGEDKV_SHA_NI_INLINE StateWords state_words(const Registers& registers) {
   const __m128i feba = _mm_shuffle_epi32(registers.abef, 0x1B);
   const __m128i dchg = _mm_shuffle_epi32(registers.cdgh, 0xB1);
-  _mm_storeu_si128(as_vectors(state.data()), _mm_blend_epi16(feba, dchg, 0xF0));
-  _mm_storeu_si128(as_vectors(state.data() + 4), _mm_alignr_epi8(dchg, feba, 8));
+  return {_mm_blend_epi16(feba, dchg, 0xF0), _mm_alignr_epi8(dchg, feba, 8)};
 }
 
-// Four words of the message, as numbers.
-PAGEDKV_SHA_NI_INLINE __m128i load_words(const std::byte* bytes) {
-  const __m128i swap_each = _mm_set_epi64x(0x0C0D0E0F08090A0B, 0x0405060700010203);
-  return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)), swap_each);
+// From four big-endian words to numbers, and back.
+PAGEDKV_SHA_NI_INLINE __m128i swap_words(__m128i words) {
+  return _mm_shuffle_epi8(words, _mm_set_epi64x(0x0C0D0E0F08090A0B, 0x0405060700010203));
 }
 
 // Rounds t .. t + 3, of which `words` are the message words.
@@ -56,34 +59,74 @@ PAGEDKV_SHA_NI_INLINE __m128i next_words(__m128i w0, __m128i w1, __m128i w2, __m
   return _mm_sha256msg2_epu32(partial, w3);
 }
 
-PAGEDKV_SHA_NI void compress_sha256_sha_ni(Sha256State& state, const std::byte* blocks,
-                                           std::size_t num_blocks) {
-  Registers registers = load_state(state);
-  for (const std::byte* block = blocks; num_blocks > 0; --num_blocks, block += kSha256BlockBytes) {
-    const Registers before = registers;
-    __m128i w0 = load_words(block);
-    __m128i w1 = load_words(block + 16);
-    __m128i w2 = load_words(block + 32);
-    __m128i w3 = load_words(block + 48);
+// One block of the message, as it lies in memory.
+struct Block {
+  __m128i w0, w1, w2, w3;
+};
+
+PAGEDKV_SHA_NI_INLINE Block load_block(const std::byte* from) {
+  return {load(from), load(from + 16), load(from + 32), load(from + 48)};
+}
+
+PAGEDKV_SHA_NI_INLINE void compress_block(Registers& registers, const Block& block) {
+  const Registers before = registers;
+  __m128i w0 = swap_words(block.w0);
+  __m128i w1 = swap_words(block.w1);
+  __m128i w2 = swap_words(block.w2);
+  __m128i w3 = swap_words(block.w3);
 #pragma GCC unroll 3
-    for (std::size_t t = 0; t < 48; t += 16) {
-      four_rounds(registers, w0, t);
-      w0 = next_words(w0, w1, w2, w3);
-      four_rounds(registers, w1, t + 4);
-      w1 = next_words(w1, w2, w3, w0);
-      four_rounds(registers, w2, t + 8);
-      w2 = next_words(w2, w3, w0, w1);
-      four_rounds(registers, w3, t + 12);
-      w3 = next_words(w3, w0, w1, w2);
-    }
-    four_rounds(registers, w0, 48);
-    four_rounds(registers, w1, 52);
-    four_rounds(registers, w2, 56);
-    four_rounds(registers, w3, 60);
-    registers.abef = _mm_add_epi32(registers.abef, before.abef);
-    registers.cdgh = _mm_add_epi32(registers.cdgh, before.cdgh);
+  for (std::size_t t = 0; t < 48; t += 16) {
+    four_rounds(registers, w0, t);
+    w0 = next_words(w0, w1, w2, w3);
+    four_rounds(registers, w1, t + 4);
+    w1 = next_words(w1, w2, w3, w0);
+    four_rounds(registers, w2, t + 8);
+    w2 = next_words(w2, w3, w0, w1);
+    four_rounds(registers, w3, t + 12);
+    w3 = next_words(w3, w0, w1, w2);
   }
-  store_state(state, registers);
+  four_rounds(registers, w0, 48);
+  four_rounds(registers, w1, 52);
+  four_rounds(registers, w2, 56);
+  four_rounds(registers, w3, 60);
+  registers.abef = _mm_add_epi32(registers.abef, before.abef);
+  registers.cdgh = _mm_add_epi32(registers.cdgh, before.cdgh);
+}
+
+PAGEDKV_SHA_NI void compress(Sha256State& state, const std::byte* blocks, std::size_t num_blocks) {
+  Registers registers = load_state(state);
+  for (std::size_t i = 0; i < num_blocks; ++i) {
+    compress_block(registers, load_block(blocks + i * kSha256BlockBytes));
+  }
+  const auto [abcd, efgh] = state_words(registers);
+  store(state.data(), abcd);
+  store(state.data() + 4, efgh);
+}
+
+// The first block, with `link` in place of the zeros at kSha256LinkOffset.
+PAGEDKV_SHA_NI_INLINE Block load_linked_block(const Sha256Digest& link, const std::byte* from) {
+  constexpr int kOffset = kSha256LinkOffset;
+  Block block = load_block(from);
+  const __m128i low = load(link.data());
+  const __m128i high = load(link.data() + 16);
+  block.w0 = _mm_or_si128(block.w0, _mm_slli_si128(low, kOffset));
+  block.w1 = _mm_alignr_epi8(high, low, 16 - kOffset);
+  block.w2 = _mm_or_si128(block.w2, _mm_srli_si128(high, 16 - kOffset));
+  return block;
+}
+
+PAGEDKV_SHA_NI Sha256Digest digest_linked(const Sha256Digest& link, std::byte* blocks,
+                                          std::size_t num_blocks) {
+  Registers registers = load_state(kSha256InitialState);
+  compress_block(registers, load_linked_block(link, blocks));
+  for (std::size_t i = 1; i < num_blocks; ++i) {
+    compress_block(registers, load_block(blocks + i * kSha256BlockBytes));
+  }
+  const auto [abcd, efgh] = state_words(registers);
+  Sha256Digest digest;
+  store(digest.data(), swap_words(abcd));
+  store(digest.data() + 16, swap_words(efgh));
+  return digest;
 }
 
 bool cpu_has_sha_ni() {
@@ -95,14 +138,17 @@ bool cpu_has_sha_ni() {
 
 }  // namespace
 
-Sha256Compress* find_sha256_x86_sha_ni() {
-  return cpu_has_sha_ni() ? compress_sha256_sha_ni : nullptr;
+std::optional<Sha256Implementation> find_sha256_x86_sha_ni() {
+  if (!cpu_has_sha_ni()) return std::nullopt;
+  return Sha256Implementation{Sha256Isa::kX86ShaNi, compress, digest_linked};
 }
 
 }  // namespace pagedkv
 
 #else
 
-pagedkv::Sha256Compress* pagedkv::find_sha256_x86_sha_ni() { return nullptr; }
+std::optional<pagedkv::Sha256Implementation> pagedkv::find_sha256_x86_sha_ni() {
+  return std::nullopt;
+}
 
 #endif

@@ -15,14 +15,14 @@ namespace pagedkv {
 /// Writes canonical CBOR (RFC 8949, section 4.2.1): every value has one encoding, the shortest.
 ///
 /// Only what page hashes need: integers, byte and text strings, array heads, null. Writes into
-/// memory of the caller, which must have room for the values and `kSlackBytes` more, since short
-/// heads are stored as eight bytes whatever their size. Nothing allocates, and integers of mixed
+/// memory of the caller, which must have room for the values and `kSlackBytes` more, since a short
+/// value is stored as one wide word whatever its size. Nothing allocates, and integers of mixed
 /// sizes cost no branch.
 class CborWriter {
  public:
   static constexpr std::size_t kMaxHeadBytes = 9;
   static constexpr std::size_t kMaxInt32Bytes = 5;
-  static constexpr std::size_t kSlackBytes = 7;
+  static constexpr std::size_t kSlackBytes = 14;
 
   explicit CborWriter(std::span<std::byte> buffer)
       : begin_(buffer.data()), next_(begin_), end_(begin_ + buffer.size()) {}
@@ -32,7 +32,8 @@ class CborWriter {
 
   void write_int(std::int32_t value) {
     assert(room() >= sizeof(std::uint64_t));
-    next_ = put_int(next_, value);
+    const auto sign = static_cast<std::uint32_t>(value >> 31);
+    next_ = put_short_head(next_, sign & kNegative, static_cast<std::uint32_t>(value) ^ sign);
   }
 
   void write_int(std::int64_t value) {
@@ -56,16 +57,8 @@ class CborWriter {
   /// Opens an array: the next `num_items` values are its items.
   void write_array_head(std::size_t num_items) { write_head(kArray, num_items); }
 
-  /// An array of integers.
-  void write_ints(std::span<const std::int32_t> values) {
-    write_array_head(values.size());
-    std::byte* next = next_;  // a local, since the bytes written could alias a member
-    for (const std::int32_t value : values) {
-      assert(end_ - next >= std::ptrdiff_t{sizeof(std::uint64_t)});
-      next = put_int(next, value);
-    }
-    next_ = next;
-  }
+  /// An array of integers, several at a time where the CPU can.
+  void write_ints(std::span<const std::int32_t> values);
 
   void write_null() { write_byte(kNull); }
 
@@ -106,18 +99,13 @@ class CborWriter {
     *next_++ = std::byte{value};
   }
 
-  // Each `put` returns the end of what it wrote.
+  // Returns the end of what it wrote.
   static std::byte* put_short_head(std::byte* out, std::uint64_t major, std::uint32_t value) {
     const unsigned size_class = (value >= 24U) + (value >= 0x100U) + (value >= 0x10000U);
     const Layout& layout = kLayouts[size_class];
     const std::uint64_t head = major << 56 | layout.first_byte;
     store_big_endian(out, head | std::uint64_t{value} << layout.value_shift);
     return out + layout.num_bytes;
-  }
-
-  static std::byte* put_int(std::byte* out, std::int32_t value) {
-    const auto sign = static_cast<std::uint32_t>(value >> 31);
-    return put_short_head(out, sign & kNegative, static_cast<std::uint32_t>(value) ^ sign);
   }
 
   void write_head(std::uint64_t major, std::uint64_t value) {
