@@ -5,11 +5,20 @@ data plane, the JAX ops that write and read pages, is in `pagedkv.ops`.
 """
 
 from pagedkv._core import AttentionSpec as AttentionSpec
+from pagedkv._core import CacheGroupsConfig as CacheGroupsConfig
 from pagedkv._core import CacheGroupSpec as CacheGroupSpec
 from pagedkv._core import CacheManager as CacheManager
 from pagedkv._core import CacheSpec as CacheSpec
+from pagedkv._core import ChunkedLocalAttentionSpec as ChunkedLocalAttentionSpec
+from pagedkv._core import CrossAttentionSpec as CrossAttentionSpec
 from pagedkv._core import FullAttentionSpec as FullAttentionSpec
+from pagedkv._core import MambaSpec as MambaSpec
 from pagedkv._core import PagePool as PagePool
 from pagedkv._core import Request as Request
+from pagedkv._core import SinkFullAttentionSpec as SinkFullAttentionSpec
+from pagedkv._core import SlidingWindowSpec as SlidingWindowSpec
 from pagedkv._core import hash_page as hash_page
 from pagedkv._core import none_hash as none_hash
+from pagedkv.specs import RuntimePageBudgetEstimate as RuntimePageBudgetEstimate
+from pagedkv.specs import create_kv_cache_specs_from_config as create_kv_cache_specs_from_config
+from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_budget

@@ -1,6 +1,6 @@
 """C++ core of pagedkv. Import from `pagedkv`, not from here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import overload
 
 import numpy
@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 
 class CacheSpec:
-    """What one layer keeps in the cache. Immutable."""
+    """
+    What one layer keeps in the cache, and in pages of what size.
+
+    Specs are immutable values: compared and hashed by what they say, and can be pickled. The names and
+    the arithmetic of pages are vLLM's and EasyDeL's, with "page" for "block". The type of a layer is
+    one of the classes below; this one is for ``isinstance``.
+    """
 
     @property
     def page_size(self) -> int:
@@ -16,17 +22,44 @@ class CacheSpec:
 
     @property
     def page_size_bytes(self) -> int:
-        """Bytes one page of one layer takes."""
-
-class AttentionSpec(CacheSpec):
-    """A layer that keeps K and V of tokens."""
+        """
+        Bytes one page of one layer takes: ``page_size_padded`` if that is set.
+        """
 
     @property
-    def num_kv_heads(self) -> int: ...
+    def real_page_size_bytes(self) -> int:
+        """Bytes of a page that carry data."""
+
+    @property
+    def page_size_padded(self) -> int | None:
+        """Bytes a page is padded to, or None."""
+
+    @property
+    def type_id(self) -> str:
+        """
+        Equal for layers that ask the same of a page table, such as ``"full_attention_16_12288"``.
+        """
+
+    @property
+    def kind(self) -> str:
+        """
+        The kind of cache by the name vLLM's KV events give it: ``"mla_attention"``, …
+        """
+
+class AttentionSpec(CacheSpec):
+    """A layer that keeps K and V of tokens. For ``isinstance``."""
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Rows of K a token has, and of V."""
 
     @property
     def head_size(self) -> int:
-        """Elements of one head's row."""
+        """Elements of a row of K."""
+
+    @property
+    def head_size_v(self) -> int:
+        """Elements of a row of V. 0 for a latent cache."""
 
     @property
     def dtype(self) -> str:
@@ -41,20 +74,25 @@ class AttentionSpec(CacheSpec):
 class FullAttentionSpec(AttentionSpec):
     """A layer whose attention sees every earlier token: all K/V is kept."""
 
-    def __init__(self, page_size: int, num_kv_heads: int, head_size: int, dtype: object, use_mla: bool = False) -> None:
+    def __init__(self, page_size: int, num_kv_heads: int, head_size: int, dtype: object, use_mla: bool = False, sliding_window: int | None = None, attention_chunk_size: int | None = None, *, head_size_v: int | None = None, page_size_padded: int | None = None) -> None:
         """
-        Describes a layer by the K/V of one token: ``num_kv_heads`` rows of ``head_size``.
+        Describes a layer by the K/V of one token.
 
         Args:
           page_size: Tokens a page holds, at least 1.
-          num_kv_heads: At least 1.
-          head_size: Elements of one head's row, at least 1.
+          num_kv_heads: Rows of K a token has, and of V; at least 1.
+          head_size: Elements of a row of K, at least 1.
           dtype: Name such as ``"bfloat16"``, or a NumPy, ml_dtypes or JAX dtype.
-          use_mla: One latent row stands for K and V.
+          use_mla: One latent row of ``head_size`` stands for K and V. The same as ``head_size_v=0``.
+          sliding_window: Tokens the layer's attention sees, where it computes with a window although its
+            pages are kept as for full attention.
+          attention_chunk_size: The same for chunks.
+          head_size_v: Elements of a row of V. None: ``head_size``, or 0 with ``use_mla``.
+          page_size_padded: Bytes a page is padded to, at least those of its data. None: no padding.
 
         Raises:
-          ValueError: If a size is below 1, the dtype is unknown, or a page is not whole bytes.
-          TypeError: If ``dtype`` is no dtype.
+          TypeError: If an argument is of another type.
+          ValueError: If a size is out of range, the dtype is unknown, or a page is not whole bytes.
 
         Example:
 
@@ -62,23 +100,460 @@ class FullAttentionSpec(AttentionSpec):
             12288
         """
 
+    @property
+    def sliding_window(self) -> int | None:
+        """Tokens attention sees, if it computes with a window, else None."""
+
+    @property
+    def attention_chunk_size(self) -> int | None:
+        """
+        Tokens of the chunks attention sees, if it computes in chunks, else None.
+        """
+
+    def max_memory_usage_bytes(self, max_model_len: int, **kwargs: object) -> int:
+        """
+        Bytes one layer needs for a request of ``max_model_len`` tokens, in whole pages.
+
+        Other keywords are ignored, so that specs of all types can be asked alike.
+
+        Raises:
+          ValueError: If ``max_model_len`` is negative.
+        """
+
+    @staticmethod
+    def merge_window_sizes(window_sizes: Iterable[int]) -> int | None:
+        """
+        The one window (or chunk) size of a group's layers, where ``window_sizes`` are those that are set.
+
+        Returns:
+          None if none is set.
+
+        Raises:
+          ValueError: If they differ.
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
+
+    @staticmethod
+    def merge(specs: Sequence[SinkFullAttentionSpec | FullAttentionSpec | SlidingWindowSpec | ChunkedLocalAttentionSpec | CrossAttentionSpec | MambaSpec]) -> FullAttentionSpec:
+        """
+        The spec of a group whose layers have ``specs``: those that ask the same of a page table.
+
+        Raises:
+          ValueError: If ``specs`` is empty, or two differ in type, ``type_id``, page size or page bytes.
+        """
+
+    def copy_with_new_page_size(self, page_size: int) -> FullAttentionSpec:
+        """
+        The same with ``page_size`` tokens a page; ``page_size_padded`` grows in proportion to the data.
+
+        Raises:
+          ValueError: If ``page_size`` is below 1, or the padding would be no whole number of bytes.
+        """
+
+class SinkFullAttentionSpec(FullAttentionSpec):
+    """
+    Full attention whose first ``sink_len`` tokens, the attention sink, stay for every request.
+
+    The idea and the name are vLLM's.
+    """
+
+    def __init__(self, page_size: int, num_kv_heads: int, head_size: int, dtype: object, use_mla: bool = False, sliding_window: int | None = None, attention_chunk_size: int | None = None, *, sink_len: int, head_size_v: int | None = None, page_size_padded: int | None = None) -> None:
+        """
+        Describes a layer with a sink. Arguments are those of ``FullAttentionSpec``, and:
+
+        Args:
+          sink_len: Tokens at the start that attention always sees: a positive multiple of ``page_size``.
+
+        Raises:
+          TypeError: If an argument is of another type.
+          ValueError: As ``FullAttentionSpec``, and if ``sink_len`` is no positive multiple of
+            ``page_size``.
+        """
+
+    @property
+    def sink_len(self) -> int:
+        """Tokens at the start that attention always sees."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
+
+    @staticmethod
+    def merge(specs: Sequence[SinkFullAttentionSpec | FullAttentionSpec | SlidingWindowSpec | ChunkedLocalAttentionSpec | CrossAttentionSpec | MambaSpec]) -> SinkFullAttentionSpec:
+        """
+        The spec of a group whose layers have ``specs``: those that ask the same of a page table.
+
+        Raises:
+          ValueError: If ``specs`` is empty, or two differ in type, ``type_id``, page size or page bytes.
+        """
+
+    def copy_with_new_page_size(self, page_size: int) -> SinkFullAttentionSpec:
+        """
+        The same with ``page_size`` tokens a page; ``page_size_padded`` grows in proportion to the data.
+
+        Raises:
+          ValueError: If ``page_size`` is below 1, or the padding would be no whole number of bytes.
+        """
+
+class SlidingWindowSpec(AttentionSpec):
+    """
+    A layer whose attention sees the last ``sliding_window`` tokens. A latent cache may slide too.
+    """
+
+    def __init__(self, page_size: int, num_kv_heads: int, head_size: int, dtype: object, use_mla: bool = False, sliding_window: int = ..., *, head_size_v: int | None = None, page_size_padded: int | None = None) -> None:
+        """
+        Describes a layer by the K/V of one token and what attention sees.
+
+        Args:
+          page_size: Tokens a page holds, at least 1.
+          num_kv_heads: Rows of K a token has, and of V; at least 1.
+          head_size: Elements of a row of K, at least 1.
+          dtype: Name such as ``"bfloat16"``, or a NumPy, ml_dtypes or JAX dtype.
+          use_mla: One latent row of ``head_size`` stands for K and V. The same as ``head_size_v=0``.
+          sliding_window: Tokens attention sees, the token itself included; at least 1. Required.
+          head_size_v: Elements of a row of V. None: ``head_size``, or 0 with ``use_mla``.
+          page_size_padded: Bytes a page is padded to, at least those of its data. None: no padding.
+
+        Raises:
+          TypeError: If an argument is of another type, or ``sliding_window`` is missing.
+          ValueError: If a size is out of range, the dtype is unknown, or a page is not whole bytes.
+
+        Example:
+
+            >>> SlidingWindowSpec(16, 1, 64, "int8", sliding_window=512).max_memory_usage_bytes(8192, 1)
+            67584
+        """
+
+    @property
+    def sliding_window(self) -> int:
+        """Tokens attention sees, the token itself included."""
+
+    def max_memory_usage_bytes(self, max_model_len: int, max_num_batched_tokens: int, **kwargs: object) -> int:
+        """
+        Bytes one layer needs for one request: the window before a step and the step's tokens, in whole
+        pages, and a page more since a window need not begin where a page does (vLLM's page maths).
+
+        Other keywords are ignored, so that specs of all types can be asked alike.
+
+        Args:
+          max_model_len: Tokens of the longest request.
+          max_num_batched_tokens: Tokens the largest step computes.
+
+        Raises:
+          ValueError: If a limit is negative.
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
+
+    @staticmethod
+    def merge(specs: Sequence[SinkFullAttentionSpec | FullAttentionSpec | SlidingWindowSpec | ChunkedLocalAttentionSpec | CrossAttentionSpec | MambaSpec]) -> SlidingWindowSpec:
+        """
+        The spec of a group whose layers have ``specs``: those that ask the same of a page table.
+
+        Raises:
+          ValueError: If ``specs`` is empty, or two differ in type, ``type_id``, page size or page bytes.
+        """
+
+    def copy_with_new_page_size(self, page_size: int) -> SlidingWindowSpec:
+        """
+        The same with ``page_size`` tokens a page; ``page_size_padded`` grows in proportion to the data.
+
+        Raises:
+          ValueError: If ``page_size`` is below 1, or the padding would be no whole number of bytes.
+        """
+
+class ChunkedLocalAttentionSpec(AttentionSpec):
+    """
+    A layer whose attention sees the tokens of its own chunk, as in Llama 4.
+
+    Token ``t`` sees those from ``t // attention_chunk_size * attention_chunk_size`` on.
+    """
+
+    def __init__(self, page_size: int, num_kv_heads: int, head_size: int, dtype: object, use_mla: bool = False, attention_chunk_size: int = ..., *, head_size_v: int | None = None, page_size_padded: int | None = None) -> None:
+        """
+        Describes a layer by the K/V of one token and what attention sees.
+
+        Args:
+          page_size: Tokens a page holds, at least 1.
+          num_kv_heads: Rows of K a token has, and of V; at least 1.
+          head_size: Elements of a row of K, at least 1.
+          dtype: Name such as ``"bfloat16"``, or a NumPy, ml_dtypes or JAX dtype.
+          use_mla: One latent row of ``head_size`` stands for K and V. The same as ``head_size_v=0``.
+          attention_chunk_size: Tokens of a chunk, at least 1. Required.
+          head_size_v: Elements of a row of V. None: ``head_size``, or 0 with ``use_mla``.
+          page_size_padded: Bytes a page is padded to, at least those of its data. None: no padding.
+
+        Raises:
+          TypeError: If an argument is of another type, or ``attention_chunk_size`` is missing.
+          ValueError: If a size is out of range, the dtype is unknown, or a page is not whole bytes.
+
+        Example:
+
+            >>> ChunkedLocalAttentionSpec(16, 1, 64, "int8", attention_chunk_size=512).type_id
+            'local_attention_512_16_2048'
+        """
+
+    @property
+    def attention_chunk_size(self) -> int:
+        """Tokens of a chunk."""
+
+    def max_memory_usage_bytes(self, max_model_len: int, max_num_batched_tokens: int, **kwargs: object) -> int:
+        """
+        Bytes one layer needs for one request: a chunk and the tokens of a step, in whole pages (vLLM's
+        page maths).
+
+        Other keywords are ignored, so that specs of all types can be asked alike.
+
+        Args:
+          max_model_len: Tokens of the longest request.
+          max_num_batched_tokens: Tokens the largest step computes.
+
+        Raises:
+          ValueError: If a limit is negative.
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
+
+    @staticmethod
+    def merge(specs: Sequence[SinkFullAttentionSpec | FullAttentionSpec | SlidingWindowSpec | ChunkedLocalAttentionSpec | CrossAttentionSpec | MambaSpec]) -> ChunkedLocalAttentionSpec:
+        """
+        The spec of a group whose layers have ``specs``: those that ask the same of a page table.
+
+        Raises:
+          ValueError: If ``specs`` is empty, or two differ in type, ``type_id``, page size or page bytes.
+        """
+
+    def copy_with_new_page_size(self, page_size: int) -> ChunkedLocalAttentionSpec:
+        """
+        The same with ``page_size`` tokens a page; ``page_size_padded`` grows in proportion to the data.
+
+        Raises:
+          ValueError: If ``page_size`` is below 1, or the padding would be no whole number of bytes.
+        """
+
+class CrossAttentionSpec(AttentionSpec):
+    """
+    A layer that attends to an encoder's output, whose K/V is kept as long as the request lives.
+    """
+
+    def __init__(self, page_size: int, num_kv_heads: int, head_size: int, dtype: object, use_mla: bool = False, *, head_size_v: int | None = None, page_size_padded: int | None = None) -> None:
+        """
+        Describes a layer by the K/V of one token of the encoder.
+
+        Args:
+          page_size: Encoder tokens a page holds, at least 1.
+          num_kv_heads: Rows of K a token has, and of V; at least 1.
+          head_size: Elements of a row of K, at least 1.
+          dtype: Name such as ``"bfloat16"``, or a NumPy, ml_dtypes or JAX dtype.
+          use_mla: One latent row of ``head_size`` stands for K and V. The same as ``head_size_v=0``.
+          head_size_v: Elements of a row of V. None: ``head_size``, or 0 with ``use_mla``.
+          page_size_padded: Bytes a page is padded to, at least those of its data. None: no padding.
+
+        Raises:
+          TypeError: If an argument is of another type.
+          ValueError: If a size is out of range, the dtype is unknown, or a page is not whole bytes.
+        """
+
+    def max_memory_usage_bytes(self, *, max_encoder_tokens: int, **kwargs: object) -> int:
+        """
+        Bytes one layer needs for an encoder input of ``max_encoder_tokens`` tokens, in whole pages.
+
+        Other keywords are ignored, so that specs of all types can be asked alike.
+
+        Raises:
+          ValueError: If ``max_encoder_tokens`` is negative.
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
+
+    @staticmethod
+    def merge(specs: Sequence[SinkFullAttentionSpec | FullAttentionSpec | SlidingWindowSpec | ChunkedLocalAttentionSpec | CrossAttentionSpec | MambaSpec]) -> CrossAttentionSpec:
+        """
+        The spec of a group whose layers have ``specs``: those that ask the same of a page table.
+
+        Raises:
+          ValueError: If ``specs`` is empty, or two differ in type, ``type_id``, page size or page bytes.
+        """
+
+    def copy_with_new_page_size(self, page_size: int) -> CrossAttentionSpec:
+        """
+        The same with ``page_size`` tokens a page; ``page_size_padded`` grows in proportion to the data.
+
+        Raises:
+          ValueError: If ``page_size`` is below 1, or the padding would be no whole number of bytes.
+        """
+
+class MambaSpec(CacheSpec):
+    """
+    A layer with a state of fixed size: Mamba, linear attention, short convolution.
+
+    A page holds one whole state.
+    """
+
+    def __init__(self, page_size: int, shapes: Sequence[Sequence[int]], dtype: object, page_size_padded: int | None = None, *, cache_mode: str = 'none', num_speculative_pages: int = 0) -> None:
+        """
+        Describes a layer by the arrays of one state.
+
+        Args:
+          page_size: Tokens between states that are kept for others, at least 1.
+          shapes: The shape of each array, without a batch axis: a tuple of tuples of int.
+          dtype: Of all arrays, or a tuple with one for each. Names such as ``"bfloat16"``, or NumPy,
+            ml_dtypes or JAX dtypes.
+          page_size_padded: Bytes a page is padded to, at least those of a state. None: no padding.
+          cache_mode: ``"none"``: a request keeps its running state. ``"align"``: also the state at a page
+            end, from which other requests can start. vLLM's ``mamba_cache_mode``.
+          num_speculative_pages: States kept for draft tokens that may be rejected.
+
+        Raises:
+          TypeError: If an argument is of another type.
+          ValueError: If a size is out of range, ``shapes`` is empty, or a name is unknown.
+
+        Example:
+
+            >>> MambaSpec(1, ((16, 64), (16, 32)), "float32").page_size_bytes
+            6144
+        """
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each array of a state."""
+
+    @property
+    def dtype(self) -> str | tuple[str, ...]:
+        """
+        Name of the element type; if the arrays differ, a tuple with one for each.
+        """
+
+    @property
+    def cache_mode(self) -> str:
+        """``"none"`` or ``"align"``."""
+
+    @property
+    def num_speculative_pages(self) -> int:
+        """States kept for draft tokens that may be rejected."""
+
+    def max_memory_usage_bytes(self, **kwargs: object) -> int:
+        """
+        Bytes one layer needs for one request, however long: one state, in ``"align"`` mode two, and the
+        speculative ones (vLLM's page maths). All keywords are ignored.
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
+
+    @staticmethod
+    def merge(specs: Sequence[SinkFullAttentionSpec | FullAttentionSpec | SlidingWindowSpec | ChunkedLocalAttentionSpec | CrossAttentionSpec | MambaSpec]) -> MambaSpec:
+        """
+        The spec of a group whose layers have ``specs``: those that ask the same of a page table.
+
+        Raises:
+          ValueError: If ``specs`` is empty, or two differ in type, ``type_id``, page size or page bytes.
+        """
+
+    def copy_with_new_page_size(self, page_size: int) -> MambaSpec:
+        """
+        The same with ``page_size`` tokens a page; ``page_size_padded`` grows in proportion to the data.
+
+        Raises:
+          ValueError: If ``page_size`` is below 1, or the padding would be no whole number of bytes.
+        """
+
 class CacheGroupSpec:
     """Layers that share one page table: own tensors, same page ids."""
 
-    def __init__(self, kv_cache_spec: FullAttentionSpec, layer_names: Sequence[str] = []) -> None:
+    def __init__(self, kv_cache_spec: CacheSpec, layer_names: Sequence[str] | None = None) -> None:
         """
         Groups layers that all have one spec.
 
         Args:
           kv_cache_spec: What each of the layers keeps.
           layer_names: Names of the layers, for the reader.
+
+        Raises:
+          TypeError: If an argument is of another type.
         """
 
     @property
-    def kv_cache_spec(self) -> FullAttentionSpec: ...
+    def kv_cache_spec(self) -> SinkFullAttentionSpec | FullAttentionSpec | SlidingWindowSpec | ChunkedLocalAttentionSpec | CrossAttentionSpec | MambaSpec:
+        """What each of the layers keeps."""
 
     @property
-    def layer_names(self) -> list[str]: ...
+    def layer_names(self) -> list[str] | None:
+        """Names of the layers, a fresh list, or None if nobody said."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
+
+class CacheGroupsConfig:
+    """
+    All that a manager needs to know of a model: its groups, and the pages they share.
+    """
+
+    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec]) -> None:
+        """
+        Args:
+          num_pages: Pages of the pool, the null page included; at least 1.
+          kv_cache_groups: At least one group.
+
+        Raises:
+          TypeError: If an argument is of another type.
+          ValueError: If ``num_pages`` is below 1, or there is no group.
+        """
+
+    @property
+    def num_pages(self) -> int:
+        """Pages of the pool, the null page included."""
+
+    @property
+    def kv_cache_groups(self) -> list[CacheGroupSpec]:
+        """The groups, in a fresh list."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
 
 def sha256(data: bytes) -> bytes:
     """

@@ -26,6 +26,10 @@ static_assert(checked_mul(kMax, 0) == 0);
 static_assert(checked_mul(kMax, 1) == kMax);
 static_assert(checked_mul(kMax / 2 + 1, 2) == std::nullopt);
 
+static_assert(saturating_add(3, 5) == 8);
+static_assert(saturating_add(kMax, 0) == kMax);
+static_assert(saturating_add(kMax - 1, 2) == kMax);
+
 // The claims above hold at compile time; this makes the file show up among the run tests.
 TEST(MathTest, HoldsAtCompileTime) { EXPECT_EQ(ceil_div(17, 16), 2); }
 

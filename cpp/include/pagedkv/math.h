@@ -27,4 +27,11 @@ constexpr std::optional<T> checked_mul(T a, T b) {
   return static_cast<T>(a * b);
 }
 
+/// `a + b`, or the largest `T` if it does not fit. Requires `a >= 0` and `b >= 0`.
+template <std::integral T>
+constexpr T saturating_add(T a, T b) {
+  return a > std::numeric_limits<T>::max() - b ? std::numeric_limits<T>::max()
+                                               : static_cast<T>(a + b);
+}
+
 }  // namespace pagedkv

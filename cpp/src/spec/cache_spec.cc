@@ -1,48 +1,64 @@
 #include "pagedkv/spec/cache_spec.h"
 
-#include <optional>
-#include <utility>
-
 #include "pagedkv/error.h"
 #include "pagedkv/math.h"
 
 namespace pagedkv {
 namespace {
 
-void check_at_least_one(const char* what, std::int32_t value) {
-  if (value < 1) throw_value_error("CacheSpec", what, " must be >= 1, got ", value);
-}
-
-std::int64_t product_of(std::initializer_list<std::int64_t> factors) {
-  std::optional<std::int64_t> product = 1;
-  for (std::int64_t factor : factors) {
-    product = checked_mul(*product, factor);
-    if (!product) throw_value_error("CacheSpec", "a page is larger than 2^63 bits");
+void check_limit(const char* what, std::int64_t value) {
+  if (value < 0) {
+    throw_value_error("max_memory_usage_bytes", what, " must be >= 0, got ", value);
   }
-  return *product;
 }
 
 }  // namespace
 
-CacheSpec::CacheSpec(std::int32_t page_size) : page_size_(page_size) {
-  check_at_least_one("page_size", page_size);
+CacheSpec::CacheSpec(std::string_view spec, std::int32_t page_size,
+                     std::int64_t real_page_size_bytes,
+                     std::optional<std::int64_t> page_size_padded)
+    : page_size_(page_size),
+      real_page_size_bytes_(real_page_size_bytes),
+      page_size_padded_(page_size_padded) {
+  check_at_least_one(spec, "page_size", page_size);
+  if (page_size_padded && *page_size_padded < real_page_size_bytes) {
+    throw_value_error(spec, "page_size_padded must be >= ", real_page_size_bytes,
+                      ", the bytes of a page, got ", *page_size_padded);
+  }
 }
 
-AttentionSpec::AttentionSpec(std::int32_t page_size, std::int32_t num_kv_heads,
-                             std::int32_t head_size, DType dtype, bool use_mla)
-    : CacheSpec(page_size),
-      num_kv_heads_(num_kv_heads),
-      head_size_(head_size),
-      dtype_(std::move(dtype)),
-      use_mla_(use_mla) {
-  check_at_least_one("num_kv_heads", num_kv_heads);
-  check_at_least_one("head_size", head_size);
-  const std::int64_t bits =
-      product_of({page_size, num_kv_heads, head_size, dtype_.bits(), use_mla ? 1 : 2});
-  if (bits % 8 != 0) {
-    throw_value_error("CacheSpec", "a page must be whole bytes, got ", bits, " bits");
+std::int64_t CacheSpec::max_memory_usage_bytes(const RequestLimits& limits) const {
+  check_limit("max_model_len", limits.max_model_len);
+  check_limit("max_num_batched_tokens", limits.max_num_batched_tokens);
+  check_limit("max_encoder_tokens", limits.max_encoder_tokens);
+  const auto bytes = checked_mul(max_pages_per_request(limits), page_size_bytes());
+  if (!bytes) throw_value_error("max_memory_usage_bytes", "a request takes more than 2^63 bytes");
+  return *bytes;
+}
+
+void check_at_least_one(std::string_view spec, std::string_view what, std::int64_t value) {
+  if (value < 1) throw_value_error(spec, what, " must be >= 1, got ", value);
+}
+
+std::int64_t page_product(std::string_view spec, std::int64_t a, std::int64_t b) {
+  const auto product = checked_mul(a, b);
+  if (!product) throw_value_error(spec, "a page is larger than 2^63 bits");
+  return *product;
+}
+
+void check_mergeable(std::string_view spec, const CacheSpec& a, const CacheSpec& b) {
+  if (a.type_id() != b.type_id()) {
+    throw_value_error(spec, "layers of a group must have one type_id, got ", a.type_id(), " and ",
+                      b.type_id());
   }
-  page_size_bytes_ = bits / 8;
+  if (a.page_size() != b.page_size()) {
+    throw_value_error(spec, "layers of a group must have one page_size, got ", a.page_size(),
+                      " and ", b.page_size());
+  }
+  if (a.page_size_bytes() != b.page_size_bytes()) {
+    throw_value_error(spec, "layers of a group must have one page_size_bytes, got ",
+                      a.page_size_bytes(), " and ", b.page_size_bytes());
+  }
 }
 
 }  // namespace pagedkv

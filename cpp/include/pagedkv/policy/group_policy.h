@@ -42,7 +42,7 @@ class GroupPolicy {
   std::int32_t page_size_;
 };
 
-/// The policy for layers of `spec`.
+/// The policy for layers of `spec`. Throws `std::invalid_argument` for a type that has none yet.
 std::unique_ptr<GroupPolicy> make_policy(GroupId group, const AnyCacheSpec& spec);
 
 }  // namespace pagedkv

@@ -1,0 +1,215 @@
+"""EasyDeL's specs against ours, live, where EasyDeL's files are at hand.
+
+    python tests/peers/easydel_specs.py EASYDEL
+
+EASYDEL is a folder with the `easydel` package (a checkout, or the unpacked wheel of easydel 0.3.0),
+or that wheel. Of it only `inference/esurge/core/interface.py` runs, with stand-ins for what it
+imports. Prints how many random cases agreed, or the first that did not.
+"""
+
+import argparse
+import enum
+import random
+import sys
+import tempfile
+import types
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import pagedkv
+
+
+class AttnMaskType(enum.StrEnum):
+    """EasyDeL's enum, which its package imports too much to give."""
+
+    FULL = "ATTN_MASK_FULL"
+    SLIDING = "ATTN_MASK_SLIDING"
+    CHUNK = "ATTN_MASK_CHUNK"
+
+
+def load_easydel(root: Path) -> Any:
+    """EasyDeL's `inference.esurge.core.interface`, unmodified."""
+    if root.suffix == ".whl":
+        unpacked = tempfile.mkdtemp()
+        with zipfile.ZipFile(root) as wheel:
+            wheel.extractall(unpacked, [n for n in wheel.namelist() if "/esurge/" in n])
+        root = Path(unpacked)
+    if not (root / "easydel/inference/esurge/core/interface.py").is_file():
+        sys.exit(f"no easydel package in {root}")
+    for name in ("easydel", "easydel.inference", "easydel.inference.esurge", "easydel.infra"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(root / name.replace(".", "/"))]
+        sys.modules[name] = package
+    core = types.ModuleType("easydel.inference.esurge.core")
+    core.__path__ = [str(root / "easydel/inference/esurge/core")]
+    sys.modules[core.__name__] = core
+    utils = types.ModuleType("easydel.infra.utils")
+    utils.AttnMaskType = AttnMaskType  # type: ignore[attr-defined]
+    sys.modules[utils.__name__] = utils
+    shared = types.ModuleType("easydel.inference.esurge.utils")
+    shared.cdiv = lambda a, b: -(-a // b)  # type: ignore[attr-defined]
+    shared.get_dtype_size = lambda dtype: jnp.dtype(dtype).itemsize  # type: ignore[attr-defined]
+    sys.modules[shared.__name__] = shared
+    import easydel.inference.esurge.core.interface as interface
+
+    return interface
+
+
+DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "int8")
+
+
+def random_spec(random: random.Random) -> tuple[str, dict[str, Any]]:
+    page_size = random.choice([1, 4, 16, 17, 128])
+    dtype = jnp.dtype(random.choice(DTYPES))
+    kind = random.choice(["Full", "SlidingWindow", "Chunked", "Mamba"])
+    if kind == "Mamba":
+        shapes = tuple(
+            tuple(random.randint(1, 64) for _ in range(random.randint(1, 3)))
+            for _ in range(random.randint(1, 3))
+        )
+        padded = random.choice([None, 10**9])
+        return "MambaSpec", dict(
+            page_size=page_size, shapes=shapes, dtype=dtype, page_size_padded=padded
+        )
+    arguments = dict(
+        page_size=page_size,
+        num_kv_heads=random.randint(1, 16),
+        head_size=random.choice([1, 64, 80, 128, 256]),
+        dtype=dtype,
+        use_mla=random.random() < 0.3 and kind != "SlidingWindow",
+    )
+    if kind == "Full":
+        arguments["sliding_window"] = random.choice([None, 128, 512])
+        arguments["attention_chunk_size"] = random.choice([None, 128, 512])
+        return "FullAttentionSpec", arguments
+    if kind == "SlidingWindow":
+        return "SlidingWindowSpec", arguments | {"sliding_window": random.choice([1, 128, 4096])}
+    return "ChunkedLocalAttentionSpec", arguments | {
+        "attention_chunk_size": random.choice([1, 128, 8192])
+    }
+
+
+def facts(spec: Any, limits: dict[str, int]) -> tuple[Any, ...]:
+    return (spec.type_id, spec.page_size_bytes, spec.max_memory_usage_bytes(**limits))
+
+
+def outcome(run: Any) -> Any:
+    """What `run` gives, or that it refuses."""
+    try:
+        return run()
+    except (AssertionError, ValueError, IndexError):
+        return "refused"
+
+
+def compare_specs(theirs: Any, random: random.Random) -> None:
+    name, arguments = random_spec(random)
+    limits = {
+        "max_model_len": random.randint(0, 20_000),
+        "max_num_batched_tokens": random.randint(0, 9_000),
+    }
+    their_spec, our_spec = (getattr(lib, name)(**arguments) for lib in (theirs, pagedkv))
+    case = (name, arguments, limits)
+    assert facts(their_spec, limits) == facts(our_spec, limits), case
+    other = arguments | {
+        key: random.choice([arguments[key], 128, 512, None])
+        for key in ("sliding_window", "attention_chunk_size")
+        if name == "FullAttentionSpec"
+    }
+    merged = [
+        outcome(
+            lambda lib=lib: facts(
+                getattr(lib, name).merge(
+                    [getattr(lib, name)(**arguments), getattr(lib, name)(**other)]
+                ),
+                limits,
+            )
+        )
+        for lib in (theirs, pagedkv)
+    ]
+    assert merged[0] == merged[1], ("merge", case, other, merged)
+
+
+def random_config(random: random.Random) -> SimpleNamespace:
+    num_layers = random.randint(0, 8)
+    kinds = [random.choice(list(AttnMaskType)) for _ in range(num_layers)]
+    window, chunk = random.choice([None, 64]), random.choice([None, 128])
+    details = {
+        i: SimpleNamespace(mask_type=kind, size=window, chunks=chunk)
+        for i, kind in enumerate(kinds)
+    }
+    config = SimpleNamespace(get_mask_details=lambda: random_none or details)
+    random_none: Any = None
+    if random.random() < 0.7:
+        config.layer_types = [
+            {"FULL": "full_attention", "SLIDING": "sliding_attention"}.get(k.name, "chunked")
+            for k in kinds
+        ]
+    for field, values in {
+        "num_kv_heads": [None, 2, [1, 2, 4, 8, 1, 2, 4, 8], [3], []],
+        "num_key_value_heads": [None, 4, (1, 2, 4), "x"],
+        "global_head_dim": [None, 512, 0],
+        "attention_k_eq_v": [False, True],
+        "num_global_key_value_heads": [None, 1],
+    }.items():
+        if random.random() < 0.6:
+            setattr(config, field, random.choice(values))
+    return config
+
+
+def group_facts(groups: Any, limits: dict[str, int]) -> Any:
+    return [(g.layer_names, facts(g.kv_cache_spec, limits)) for g in groups]
+
+
+def compare_configs(theirs: Any, random: random.Random) -> None:
+    config = random_config(random)
+    use_mla = random.random() < 0.3
+    limits = {"max_model_len": 4096, "max_num_batched_tokens": 512}
+    results = [
+        outcome(
+            lambda lib=lib: group_facts(
+                lib.create_kv_cache_specs_from_config(
+                    config, 16, 8, 128, jnp.bfloat16, use_mla=use_mla
+                ),
+                limits,
+            )
+        )
+        for lib in (theirs, pagedkv)
+    ]
+    assert results[0] == results[1], (vars(config), use_mla, results)
+
+
+def compare_budgets(theirs: Any, random: random.Random) -> None:
+    chosen = [random_spec(random) for _ in range(random.randint(0, 3))]
+    arguments = dict(
+        num_pages=random.randint(0, 5_000),
+        max_model_len=random.randint(0, 20_000),
+        max_num_batched_tokens=random.randint(0, 20_000),
+        data_parallel_size=random.choice([1, 1, 2, 4, 5]),
+    )
+    results = []
+    for lib in (theirs, pagedkv):
+        groups = [lib.CacheGroupSpec(getattr(lib, name)(**spec)) for name, spec in chosen]
+        budget = lib.estimate_runtime_page_budget(kv_cache_groups=groups, **arguments)
+        results.append(vars(budget))
+    assert results[0] == results[1], (chosen, arguments, results)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("easydel", type=Path)
+    parser.add_argument("--cases", type=int, default=5_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    theirs = load_easydel(options.easydel)
+    generator = random.Random(options.seed)
+    for compare in (compare_specs, compare_configs, compare_budgets):
+        for _ in range(options.cases):
+            compare(theirs, generator)
+        print(f"{compare.__name__}: {options.cases} cases agree")
+
+
+if __name__ == "__main__":
+    main()
