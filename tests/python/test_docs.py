@@ -43,7 +43,7 @@ BLOCKS = [
     pytest.param(text, id=f"{path.name}-{number}")
     for path in DOCUMENTS
     for number, text in enumerate(
-        re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+        re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
     )
 ]
 
@@ -64,4 +64,4 @@ def test_docstring_example_runs(name):
 
 @pytest.mark.parametrize("code", BLOCKS)
 def test_document_example_runs(code):
-    exec(compile(code, "example", "exec"), {})
+    exec(compile(code, "example", "exec"), {})  # noqa: S102 - our own documents
