@@ -4,4 +4,6 @@
 
 // Every FFI target of the library, one line each. A platform defines the ones it supports.
 extern "C" {
+XLA_FFI_Error* PagedkvWriteKv(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvGatherPages(XLA_FFI_CallFrame* call_frame);
 }

@@ -4,7 +4,28 @@
 
 namespace nb = nanobind;
 
+namespace {
+
+nb::capsule capsule(XLA_FFI_Handler* handler) {
+  return nb::capsule(reinterpret_cast<void*>(handler));
+}
+
+}  // namespace
+
 NB_MODULE(_ffi_cpu, m) {
   m.doc() = "XLA FFI handlers of pagedkv for the CPU platform.";
-  m.def("registrations", [] { return nb::dict(); });
+  m.def(
+      "registrations",
+      [] {
+        nb::dict targets;
+        targets["pagedkv.write_kv.v1"] = capsule(PagedkvWriteKv);
+        targets["pagedkv.gather_pages.v1"] = capsule(PagedkvGatherPages);
+        return targets;
+      },
+      nb::sig("def registrations() -> dict[str, object]"),
+      "Every FFI target of this platform by name, as jax.ffi.register_ffi_target takes it.");
+  m.def(
+      "api_version", [] { return nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR); },
+      nb::sig("def api_version() -> tuple[int, int]"),
+      "(major, minor) of the XLA FFI API this module was built with.");
 }

@@ -1,0 +1,176 @@
+"""The K/V pages of a model as one pytree."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from pagedkv.ops import gather_pages, write_kv
+
+_MAX_INT32 = 2**31 - 1
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, repr=False)
+class PagedAttentionCache:
+    """The key and value pages of every layer, stacked in one pool each.
+
+    A pytree with two leaves, made to be donated to a jitted step and carried through
+    `jax.lax.scan` over the layers, where its writes are in place.
+
+    Attributes:
+      key_pages: Shape ``[layers, pages, page_size, kv_heads, head_dim]``.
+      value_pages: The same shape and dtype; ``head_dim`` may differ.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from pagedkv.cache import PagedAttentionCache
+      >>> cache = PagedAttentionCache.zeros(
+      ...     num_layers=2, num_pages=8, page_size=4, num_kv_heads=1, head_dim=2, dtype=jnp.float32
+      ... )
+      >>> row = jnp.ones([1, 1, 2])
+      >>> step = jax.jit(lambda cache: cache.write(1, row, row, jnp.int32([9])), donate_argnums=0)
+      >>> cache, num_dropped = step(cache)
+      >>> key_rows, value_rows = cache.gather(1, jnp.int32([[2]]))
+      >>> key_rows.shape, key_rows[0, 1, 0].tolist()
+      ((1, 4, 1, 2), [1.0, 1.0])
+    """
+
+    key_pages: jax.Array
+    value_pages: jax.Array
+
+    @classmethod
+    def zeros(
+        cls,
+        *,
+        num_layers: int,
+        num_pages: int,
+        page_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: DTypeLike,
+        device: Any = None,
+    ) -> "PagedAttentionCache":
+        """Allocates a cache of zeros.
+
+        Args:
+          num_layers: Layers of attention, at least 1.
+          num_pages: Pages of each layer, the null page 0 among them, at least 2.
+          page_size: Tokens of a page, at least 1.
+          num_kv_heads: Heads of a token's key and value, at least 1.
+          head_dim: Elements of a head, at least 1.
+          dtype: Of both pools.
+          device: A `jax.Device` or `jax.sharding.Sharding` for both pools; the default device
+            without one.
+
+        Raises:
+          TypeError: If a size is not an int.
+          ValueError: If a size is too small, or a layer has more slots than int32 can number.
+        """
+        sizes = {
+            "num_layers": (num_layers, 1),
+            "num_pages": (num_pages, 2),
+            "page_size": (page_size, 1),
+            "num_kv_heads": (num_kv_heads, 1),
+            "head_dim": (head_dim, 1),
+        }
+        for name, (size, minimum) in sizes.items():
+            if not isinstance(size, int) or isinstance(size, bool):
+                raise TypeError(
+                    f"[PagedAttentionCache.zeros] {name} must be int, got {type(size).__name__}"
+                )
+            if size < minimum:
+                raise ValueError(
+                    f"[PagedAttentionCache.zeros] {name} must be at least {minimum}, got {size}"
+                )
+        if num_pages * page_size > _MAX_INT32:
+            raise ValueError(
+                f"[PagedAttentionCache.zeros] num_pages * page_size must be at most {_MAX_INT32}, "
+                f"which int32 slots can reach, got {num_pages * page_size}"
+            )
+        shape = (num_layers, num_pages, page_size, num_kv_heads, head_dim)
+        return cls(
+            key_pages=jnp.zeros(shape, dtype, device=device),
+            value_pages=jnp.zeros(shape, dtype, device=device),
+        )
+
+    @property
+    def num_layers(self) -> int:
+        return self.key_pages.shape[0]
+
+    @property
+    def num_pages(self) -> int:
+        return self.key_pages.shape[1]
+
+    @property
+    def page_size(self) -> int:
+        """Tokens of a page."""
+        return self.key_pages.shape[2]
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.key_pages.shape[3]
+
+    @property
+    def head_dim(self) -> int:
+        """Elements of a head of a key."""
+        return self.key_pages.shape[4]
+
+    @property
+    def dtype(self) -> Any:
+        return self.key_pages.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both pools, over all devices."""
+        return self.key_pages.nbytes + self.value_pages.nbytes
+
+    def write(
+        self, layer: ArrayLike, key: ArrayLike, value: ArrayLike, slot_mapping: ArrayLike
+    ) -> tuple["PagedAttentionCache", jax.Array]:
+        """Writes new rows of one layer; see `pagedkv.ops.write_kv`.
+
+        Args:
+          layer: int, or int32 scalar array, in ``[0, layers)``.
+          key: Shape ``[tokens, kv_heads, head_dim]``.
+          value: Shape ``[tokens, kv_heads, head_dim]``.
+          slot_mapping: int32, shape ``[tokens]``; -1 is padding.
+
+        Returns:
+          The new cache, and how many slots were out of range, int32 ``[]``.
+        """
+        written = write_kv(self.key_pages, self.value_pages, key, value, slot_mapping, layer=layer)
+        cache = replace(self, key_pages=written.key_pages, value_pages=written.value_pages)
+        return cache, written.num_dropped
+
+    def gather(self, layer: ArrayLike, page_table: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Reads the tokens of each request in one layer; see `pagedkv.ops.gather_pages`.
+
+        Args:
+          layer: int, or int32 scalar array, in ``[0, layers)``.
+          page_table: int32, shape ``[n, width]``. Ids out of range read as zeros.
+
+        Returns:
+          Keys and values, each of shape ``[n, width * page_size, kv_heads, head_dim]``.
+        """
+        return (
+            _tokens(gather_pages(self.key_pages, page_table, layer=layer).rows),
+            _tokens(gather_pages(self.value_pages, page_table, layer=layer).rows),
+        )
+
+    def __repr__(self) -> str:
+        shape = getattr(self.key_pages, "shape", None)
+        if shape is None or len(shape) != 5:  # a pytree of something else than arrays
+            return f"PagedAttentionCache({self.key_pages!r}, {self.value_pages!r})"
+        return (
+            f"PagedAttentionCache({self.num_layers} layers x {self.num_pages} pages x "
+            f"{self.page_size} tokens, {self.num_kv_heads} kv heads x {self.head_dim}, "
+            f"{self.dtype}, {self.nbytes / 2**20:.1f} MiB)"
+        )
+
+
+def _tokens(rows: jax.Array) -> jax.Array:
+    """``[n, width, page_size, *row]`` to ``[n, width * page_size, *row]``."""
+    return rows.reshape(rows.shape[0], rows.shape[1] * rows.shape[2], *rows.shape[3:])

@@ -1,0 +1,118 @@
+"""What the ops ask of their operands at trace time. The handlers ask it again."""
+
+from typing import Any, Literal, Protocol, cast, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Mode = Literal["drop", "raise"]
+
+_MAX_INT32 = 2**31 - 1
+
+
+class HasShape(Protocol):
+    """An array, a tracer or a ShapeDtypeStruct."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+
+
+def as_array(operation: str, name: str, value: object) -> HasShape:
+    """Refuses lists and scalars: an array has a dtype of its own, and nothing to convert."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return cast(HasShape, value)
+    raise TypeError(f"[{operation}] {name} must be an array, got {type(value).__name__}")
+
+
+def check_mode(operation: str, mode: str) -> None:
+    if mode not in get_args(Mode):
+        raise ValueError(f"[{operation}] mode must be 'drop' or 'raise', got {mode!r}")
+
+
+def check_int32(operation: str, name: str, ids: HasShape) -> None:
+    if ids.dtype != np.int32:
+        raise TypeError(f"[{operation}] {name} must be int32, got {ids.dtype}")
+
+
+def check_pool(operation: str, name: str, pages: HasShape, *, layered: bool) -> None:
+    """Refuses a pool of the wrong rank, of rows that are not whole bytes, or out of int32's reach."""
+    axes = ["layers"] * layered + ["pages", "page_size", "kv_heads", "head_dim"]
+    if len(pages.shape) != len(axes):
+        layer = "with" if layered else "without"
+        raise ValueError(
+            f"[{operation}] {name} must have shape [{', '.join(axes)}] {layer} layer, "
+            f"got {_text(pages.shape)}"
+        )
+    row_bits = pages.shape[-2] * pages.shape[-1] * bits(operation, name, pages)
+    if row_bits % 8 != 0:
+        raise ValueError(
+            f"[{operation}] a row {_text(pages.shape[-2:])} of {name} must be whole bytes, "
+            f"got {row_bits} bits of {pages.dtype}"
+        )
+    num_slots = pages.shape[-4] * pages.shape[-3]
+    if num_slots > _MAX_INT32:
+        raise ValueError(
+            f"[{operation}] {name} must have at most {_MAX_INT32} slots a layer, which int32 ids "
+            f"can reach, got {num_slots}"
+        )
+
+
+def check_rows(
+    operation: str, name: str, rows: HasShape, pages_name: str, pages: HasShape, ids: HasShape
+) -> None:
+    """Refuses rows that are not one row of the pool for each id."""
+    if rows.dtype != pages.dtype:
+        raise TypeError(
+            f"[{operation}] {name} must be {pages.dtype} as {pages_name}, got {rows.dtype}"
+        )
+    wanted = (*ids.shape, *pages.shape[-2:])
+    if rows.shape != wanted:
+        raise ValueError(
+            f"[{operation}] {name} must have shape {_text(wanted)}, got {_text(rows.shape)}"
+        )
+
+
+def check_same_pages(operation: str, key_pages: HasShape, value_pages: HasShape) -> None:
+    """Refuses pools that one slot does not address alike. Only head_dim may differ."""
+    if key_pages.shape[:-1] != value_pages.shape[:-1]:
+        raise ValueError(
+            f"[{operation}] value_pages must have the shape of key_pages but for head_dim, "
+            f"{_text(key_pages.shape)}, got {_text(value_pages.shape)}"
+        )
+
+
+def as_layer(operation: str, layer: ArrayLike | None, pages: HasShape) -> ArrayLike:
+    """``layer`` as an int32 scalar; a pool without layers has layer 0 alone.
+
+    A Python int is known now, so it is checked now.
+    """
+    if layer is None:
+        return np.int32(0)
+    if isinstance(layer, int) and not isinstance(layer, bool):
+        if not 0 <= layer < pages.shape[0]:
+            raise IndexError(f"[{operation}] layer {layer} is out of range [0, {pages.shape[0]})")
+        return np.int32(layer)
+    scalar = as_array(operation, "layer", layer)
+    check_int32(operation, "layer", scalar)
+    if scalar.shape != ():
+        raise ValueError(f"[{operation}] layer must be a scalar, got {_text(scalar.shape)}")
+    return layer
+
+
+def bits(operation: str, name: str, pages: HasShape) -> int:
+    """Bits of one element in memory; types under a byte are packed there."""
+    if jnp.issubdtype(pages.dtype, jax.dtypes.extended):
+        raise TypeError(f"[{operation}] {name} must be of a plain dtype, got {pages.dtype}")
+    if jnp.issubdtype(pages.dtype, jnp.integer):
+        return int(jnp.iinfo(pages.dtype).bits)
+    if jnp.issubdtype(pages.dtype, jnp.floating):
+        return int(jnp.finfo(pages.dtype).bits)
+    return 8 * int(np.dtype(pages.dtype).itemsize)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,52 @@
+"""Registers the FFI targets with JAX, at the first use of an op and once."""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+
+from pagedkv import _ffi_cpu
+
+
+@functools.cache
+def register_targets() -> None:
+    """Makes the FFI targets of pagedkv known to JAX's CPU backend.
+
+    Every op calls this when it is traced. Call it yourself only before you run a program that was
+    exported or compiled in another process. Further calls do nothing.
+
+    Raises:
+      RuntimeError: If the installed jaxlib has an older XLA FFI API than pagedkv was built with.
+
+    Example:
+      >>> from pagedkv import ops
+      >>> ops.register_targets()
+    """
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
+    check_runtime(_ffi_cpu.api_version(), read_api_version(header.read_text()))
+    for name, handler in _ffi_cpu.registrations().items():
+        jax.ffi.register_ffi_target(name, handler, platform="cpu")
+
+
+def read_api_version(header: str) -> tuple[int, int]:
+    """(major, minor) of the XLA FFI API whose `c_api.h` has the text `header`."""
+
+    def number(name: str) -> int:
+        found = re.search(rf"^#define {name} (\d+)$", header, re.MULTILINE)
+        if found is None:
+            raise RuntimeError(f"[register_targets] {name} is not in the c_api.h of jaxlib")
+        return int(found[1])
+
+    return number("XLA_FFI_API_MAJOR"), number("XLA_FFI_API_MINOR")
+
+
+def check_runtime(built: tuple[int, int], runtime: tuple[int, int]) -> None:
+    """Refuses a runtime that would refuse us, and would take its CPU backend down with it."""
+    if built[0] == runtime[0] and built[1] <= runtime[1]:
+        return
+    raise RuntimeError(
+        f"[register_targets] pagedkv was built with XLA FFI API {built[0]}.{built[1]}, which the "
+        f"{runtime[0]}.{runtime[1]} of the installed jaxlib cannot load; install pagedkv anew in "
+        "this environment, or a newer jaxlib"
+    )
