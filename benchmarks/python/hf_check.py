@@ -41,7 +41,7 @@ def main() -> int:
     )
 
     @jax.jit
-    def score(tokens: jax.Array) -> jax.Array:
+    def score(weights: llama.LlamaWeights, tokens: jax.Array) -> jax.Array:
         positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
 
         def attend(
@@ -66,7 +66,7 @@ def main() -> int:
                 eos_token_id=tokenizer.eos_id,
             )
             theirs = reference(text).logits[0].numpy()
-        ours = np.asarray(score(jnp.asarray(text.numpy(), jnp.int32))[0])
+        ours = np.asarray(score(weights, jnp.asarray(text.numpy(), jnp.int32))[0])
         difference = float(np.abs(ours - theirs).max())
         said = text[0, len(prompt) :].numpy()
         same = int(np.sum(ours[len(prompt) - 1 : -1].argmax(-1) == said))
