@@ -5,8 +5,9 @@
 
 #include <algorithm>
 #include <deque>
-#include <random>
 #include <vector>
+
+#include "random.h"
 
 namespace pagedkv {
 namespace {
@@ -74,17 +75,16 @@ TEST(FreeQueueTest, MatchesDequeUnderRandomOperations) {
   constexpr PageId kPages = 16;
   for (unsigned seed = 0; seed < 50; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    std::mt19937 random(seed);
-    std::uniform_int_distribution<PageId> any_page(0, kPages - 1);
+    Random random(seed);
     std::vector<Page> pages(kPages);
     FreeQueue queue(pages);
     std::deque<PageId> golden;
     for (int step = 0; step < 300; ++step) {
-      const PageId page = any_page(random);
+      const PageId page = random.below(kPages);
       if (queue.contains(page)) {
         queue.remove(page);
         golden.erase(std::find(golden.begin(), golden.end(), page));
-      } else if (random() % 2 == 0) {
+      } else if (random.below(2) == 0) {
         queue.push_back(page);
         golden.push_back(page);
       } else {

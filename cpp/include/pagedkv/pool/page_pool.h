@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "pagedkv/hash/page_hash.h"
+#include "pagedkv/pool/free_queue.h"
+#include "pagedkv/pool/page.h"
+#include "pagedkv/pool/prefix_index.h"
+#include "pagedkv/types.h"
+
+namespace pagedkv {
+
+/// Who holds which page, which pages are free, and what the cached ones contain.
+///
+/// A page is *held* by `ref_count` requests, or free. A free page keeps its content, and can be
+/// found by it, until it is handed out again: freed pages are evicted least recently used first.
+/// Page 0 is the null page: never free, never held, never cached.
+///
+/// Deterministic: the same calls give the same page ids. Nothing allocates after construction.
+/// `allocate`, `hold` and `free` are O(pages given), whatever the pool's size. Every call that
+/// throws leaves the pool as it was. Not thread-safe.
+///
+/// Invariant: a page other than 0 is in the free queue iff its `ref_count` is 0.
+class PagePool {
+ public:
+  /// Makes pages `0 .. num_pages - 1`; `1, 2, 3, …` is the first order of allocation.
+  ///
+  /// Throws `std::invalid_argument` unless `num_pages >= 1`.
+  explicit PagePool(PageId num_pages);
+
+  PagePool(const PagePool&) = delete;
+  PagePool& operator=(const PagePool&) = delete;
+
+  PageId num_pages() const { return static_cast<PageId>(pages_.size()); }
+  PageId num_free_pages() const { return free_queue_.size(); }
+
+  /// Pages whose content can be found, held or free, duplicates included.
+  PageId num_cached_pages() const { return index_.num_pages(); }
+
+  /// Distinct (digest, group) keys among the cached pages.
+  PageId num_cached_keys() const { return index_.num_keys(); }
+
+  /// Times a page lost its content because it was handed out again.
+  std::int64_t num_evictions() const { return num_evictions_; }
+
+  /// How many requests hold `page`. Throws `std::out_of_range` for a foreign page.
+  std::int32_t ref_count(PageId page) const;
+
+  /// True iff the content of `page` can be found. Throws `std::out_of_range` for a foreign page.
+  bool is_cached(PageId page) const;
+
+  /// Fills `out` with the coldest free pages, each held once; their old content is forgotten.
+  /// Returns false and does nothing if fewer than `out.size()` pages are free.
+  [[nodiscard]] bool allocate(std::span<PageId> out);
+
+  /// Holds each page of `pages` once more, taking it out of the free queue if it was free.
+  ///
+  /// Throws `std::out_of_range` for a page not in `[1, num_pages)`.
+  void hold(std::span<const PageId> pages);
+
+  /// Gives each page of `pages` back once, in the given order: the first becomes the coldest.
+  ///
+  /// Throws `std::out_of_range` for a page not in `[1, num_pages)`, `std::invalid_argument` for a
+  /// page that nobody holds.
+  void free(std::span<const PageId> pages);
+
+  /// The oldest page whose content has this digest in `group`, or `kNoPage`.
+  PageId find(const PageHash& hash, GroupId group) const { return index_.find(hash, group); }
+
+  /// Makes the content of a held page findable.
+  ///
+  /// Throws `std::out_of_range` for a page not in `[1, num_pages)`, `std::invalid_argument` for a
+  /// page that nobody holds or that is cached already, and for a negative group.
+  void cache(PageId page, const PageHash& hash, GroupId group);
+
+  /// Forgets the content of every page. Returns false and does nothing while a page is held.
+  bool reset_prefix_cache();
+
+  /// Throws `std::logic_error` naming what does not hold. For tests.
+  void check_invariants() const;
+
+ private:
+  Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
+  const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
+  void check_page(const char* operation, PageId page) const;
+
+  std::vector<Page> pages_;
+  FreeQueue free_queue_;
+  PrefixIndex index_;
+  std::int64_t num_evictions_ = 0;
+};
+
+}  // namespace pagedkv

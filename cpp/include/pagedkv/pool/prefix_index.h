@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "pagedkv/hash/page_hash.h"
+#include "pagedkv/pool/page.h"
+#include "pagedkv/types.h"
+
+namespace pagedkv {
+
+/// Finds the page that holds given content: (digest, group) to page id.
+///
+/// Open addressing with linear probing over 8-byte slots of (tag, page); the keys themselves are
+/// in the page records. Pages with one and the same key form a ring in the records, and the slot
+/// names the oldest of them. The table is sized once for all pages at load <= 2/3, so nothing
+/// allocates after construction. Expected O(1) an operation, `clear()` and checks aside. The
+/// records must outlive the index. Not thread-safe.
+///
+/// Invariant: a page is in exactly one ring iff `is_cached()`, each ring's oldest page is in
+/// exactly one slot, and no empty slot lies between a key's home and its slot.
+class PrefixIndex {
+ public:
+  /// Starts empty: no page of `pages` may be cached.
+  explicit PrefixIndex(std::span<Page> pages);
+
+  /// Number of distinct (digest, group) keys.
+  PageId num_keys() const { return num_keys_; }
+
+  /// Number of pages in the index, duplicates included.
+  PageId num_pages() const { return num_pages_; }
+
+  /// The oldest page with this key, or `kNoPage`.
+  PageId find(const PageHash& hash, GroupId group) const;
+
+  /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
+  /// not cached, and `group >= 0`.
+  void insert(PageId page, const PageHash& hash, GroupId group);
+
+  /// Forgets `page`; the next younger duplicate takes its place. Requires a cached page.
+  void remove(PageId page);
+
+  /// Forgets every page. O(pages).
+  void clear();
+
+  /// Throws `std::logic_error` naming what does not hold. For tests.
+  void check_invariants() const;
+
+ private:
+  /// `page == kNullPage` marks an empty slot, so that zeroed memory is an empty table.
+  struct Slot {
+    std::uint32_t tag = 0;
+    PageId page = kNullPage;
+  };
+
+  Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
+  const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
+  std::size_t home(std::uint32_t tag) const;
+  std::size_t next(std::size_t slot) const { return slot + 1 == slots_.size() ? 0 : slot + 1; }
+  std::size_t find_slot(const PageHash& hash, GroupId group, std::uint32_t tag) const;
+  void erase_slot(std::size_t slot);
+
+  std::span<Page> pages_;
+  std::vector<Slot> slots_;
+  PageId num_keys_ = 0;
+  PageId num_pages_ = 0;
+};
+
+}  // namespace pagedkv

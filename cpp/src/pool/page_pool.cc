@@ -1,0 +1,106 @@
+#include "pagedkv/pool/page_pool.h"
+
+#include "pagedkv/error.h"
+
+namespace pagedkv {
+namespace {
+
+std::size_t checked_num_pages(PageId num_pages) {
+  if (num_pages < 1) {
+    throw_value_error("PagePool", "num_pages must be >= 1 (page 0 is the null page), got ",
+                      num_pages);
+  }
+  return static_cast<std::size_t>(num_pages);
+}
+
+}  // namespace
+
+PagePool::PagePool(PageId num_pages)
+    : pages_(checked_num_pages(num_pages)), free_queue_(pages_), index_(pages_) {
+  for (PageId page = kNullPage + 1; page < num_pages; ++page) free_queue_.push_back(page);
+}
+
+void PagePool::check_page(const char* operation, PageId page) const {
+  if (page > kNullPage && page < num_pages()) return;
+  throw_index_error(operation, "page must be in [1, ", num_pages(), "), got ", page);
+}
+
+std::int32_t PagePool::ref_count(PageId page) const {
+  if (page != kNullPage) check_page("PagePool.ref_count", page);
+  return at(page).ref_count;
+}
+
+bool PagePool::is_cached(PageId page) const {
+  if (page != kNullPage) check_page("PagePool.is_cached", page);
+  return at(page).is_cached();
+}
+
+bool PagePool::allocate(std::span<PageId> out) {
+  if (out.size() > static_cast<std::size_t>(num_free_pages())) return false;
+  for (PageId& page : out) {
+    page = free_queue_.pop_front();
+    at(page).ref_count = 1;
+    if (at(page).is_cached()) {
+      index_.remove(page);
+      ++num_evictions_;
+    }
+  }
+  return true;
+}
+
+void PagePool::hold(std::span<const PageId> pages) {
+  for (PageId page : pages) check_page("PagePool.hold", page);
+  for (PageId page : pages) {
+    if (at(page).ref_count++ == 0) free_queue_.remove(page);
+  }
+}
+
+void PagePool::free(std::span<const PageId> pages) {
+  for (PageId page : pages) check_page("PagePool.free", page);
+  // Counts first and links second: a page that is given more often than it is held is noticed
+  // while everything can still be undone.
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    if (at(pages[i]).ref_count-- > 0) continue;
+    for (std::size_t done = 0; done <= i; ++done) ++at(pages[done]).ref_count;
+    throw_value_error("PagePool.free", "page ", pages[i], " is not allocated",
+                      at(pages[i]).ref_count > 0 ? " that many times" : "");
+  }
+  for (PageId page : pages) {
+    if (at(page).ref_count == 0 && !free_queue_.contains(page)) free_queue_.push_back(page);
+  }
+}
+
+void PagePool::cache(PageId page, const PageHash& hash, GroupId group) {
+  check_page("PagePool.cache", page);
+  if (at(page).ref_count == 0) {
+    throw_value_error("PagePool.cache", "page ", page, " is not allocated");
+  }
+  if (at(page).is_cached()) {
+    throw_value_error("PagePool.cache", "page ", page, " is cached already");
+  }
+  if (group < 0) throw_value_error("PagePool.cache", "group must be >= 0, got ", group);
+  index_.insert(page, hash, group);
+}
+
+bool PagePool::reset_prefix_cache() {
+  if (num_free_pages() != num_pages() - 1) return false;
+  index_.clear();
+  return true;
+}
+
+void PagePool::check_invariants() const {
+  free_queue_.check_invariants();
+  index_.check_invariants();
+  const Page& null_page = at(kNullPage);
+  if (null_page.ref_count != 0 || null_page.is_cached() || free_queue_.contains(kNullPage)) {
+    throw_broken("PagePool", "the null page is in use");
+  }
+  for (PageId page = kNullPage + 1; page < num_pages(); ++page) {
+    if (at(page).ref_count < 0 || (at(page).ref_count == 0) != free_queue_.contains(page)) {
+      throw_broken("PagePool", "page ", page, " is held ", at(page).ref_count, " times and is",
+                   free_queue_.contains(page) ? "" : " not", " in the free queue");
+    }
+  }
+}
+
+}  // namespace pagedkv

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include "pagedkv/types.h"
+
+// Conversions between Python values and the core's spans, which several bindings need.
+namespace pagedkv {
+
+namespace nb = nanobind;
+
+/// A fresh int32 NumPy array. Never a view of memory that changes later: a program that was given
+/// an array may still read it after the next step has begun.
+using Int32Array = nb::ndarray<nb::numpy, std::int32_t>;
+
+/// An uninitialised array of `shape`; fill `span_of(array)`.
+Int32Array new_int32_array(std::initializer_list<std::size_t> shape);
+
+std::span<std::int32_t> span_of(const Int32Array& array);
+
+/// A copy of `values` as an array of one dimension.
+Int32Array copy_of(std::span<const std::int32_t> values);
+
+/// The integers of a one-dimensional array of any integer dtype, or of a sequence of int.
+///
+/// Throws TypeError for other things, ValueError for integers that are not int32.
+std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name);
+
+}  // namespace pagedkv

@@ -1,0 +1,283 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "arrays.h"
+#include "bindings.h"
+#include "pagedkv/batch/batch_tables.h"
+#include "pagedkv/error.h"
+#include "pagedkv/manager/cache_manager.h"
+
+namespace pagedkv {
+namespace {
+
+/// The core's manager, and a Python reference to each request that holds pages of it: the core
+/// keeps plain pointers to them.
+class OwningManager {
+ public:
+  OwningManager(PageId num_pages, const std::vector<CacheGroupSpec>& kv_cache_groups,
+                std::int32_t max_model_len, bool enable_caching)
+      : core_(num_pages, kv_cache_groups, max_model_len, enable_caching) {}
+
+  const CacheManager& core() const { return core_; }
+  CacheManager& core() { return core_; }
+
+  bool allocate(Request& request, std::int32_t num_new_tokens, std::int32_t num_cached_tokens) {
+    const bool is_new = !request.is_allocated();
+    const bool done = core_.allocate(request, num_new_tokens, num_cached_tokens);
+    if (done && is_new) held_.emplace(&request, nb::find(request));
+    return done;
+  }
+
+  void free(Request& request) {
+    core_.free(request);
+    held_.erase(&request);
+  }
+
+  // For Python's cycle collector: a subclass of Request may refer back to the manager.
+  int traverse(visitproc visit, void* arg) {
+    for (const auto& [request, object] : held_) Py_VISIT(object.ptr());
+    return 0;
+  }
+
+  void clear() {
+    for (const auto& [request, object] : held_) core_.free(*request);
+    std::exchange(held_, {});
+  }
+
+ private:
+  std::unordered_map<Request*, nb::object> held_;
+  CacheManager core_;  // after held_: it lets go of the requests before they are released
+};
+
+int traverse_manager(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  return nb::inst_ptr<OwningManager>(self)->traverse(visit, arg);
+}
+
+int clear_manager(PyObject* self) {
+  if (nb::inst_ready(self)) nb::inst_ptr<OwningManager>(self)->clear();
+  return 0;
+}
+
+PyType_Slot kManagerSlots[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(traverse_manager)},
+    {Py_tp_clear, reinterpret_cast<void*>(clear_manager)},
+    {0, nullptr},
+};
+
+using Requests = std::vector<const Request*>;
+
+Int32Array page_table(const OwningManager& manager, const Requests& requests,
+                      std::optional<std::int32_t> width, GroupId group) {
+  if (width && *width < 0) {
+    throw_value_error("CacheManager.page_table", "width must be >= 0, got ", *width);
+  }
+  const std::int32_t columns = width ? *width : max_num_pages(manager.core(), requests, group);
+  Int32Array table = new_int32_array({requests.size(), static_cast<std::size_t>(columns)});
+  fill_page_table(manager.core(), requests, group, columns, span_of(table));
+  return table;
+}
+
+Int32Array slot_mapping(const OwningManager& manager, const Requests& requests,
+                        nb::handle num_tokens, GroupId group) {
+  const auto counts = int32_values(num_tokens, "CacheManager.slot_mapping", "num_tokens");
+  const std::int32_t size = num_slots(manager.core(), requests, counts);
+  Int32Array slots = new_int32_array({static_cast<std::size_t>(size)});
+  fill_slot_mapping(manager.core(), requests, counts, group, span_of(slots));
+  return slots;
+}
+
+void bind_life_of_a_request(nb::class_<OwningManager>& manager) {
+  manager
+      .def(
+          "match", [](OwningManager& self, Request& request) { return self.core().match(request); },
+          "request"_a, R"doc(
+Tokens of the longest prefix of ``request`` that is cached in every group.
+
+A multiple of ``page_size``, and less than ``request.num_tokens``: one token is left to compute the
+next from. 0 for a request that holds pages. Holds nothing: the pages may go until ``allocate``.
+)doc")
+      .def("allocate", &OwningManager::allocate, "request"_a, "num_new_tokens"_a, nb::kw_only(),
+           "num_cached_tokens"_a = 0, R"doc(
+Makes room for ``num_new_tokens`` tokens after those computed.
+
+The first call of a request takes the first ``num_cached_tokens`` of its prefix from the cache, as
+``match`` found them; they count as computed.
+
+Args:
+  request: Holds pages of this manager, or none.
+  num_new_tokens: At least 1. With the computed tokens at most ``request.num_tokens``, and at most
+    ``max_model_len``.
+  num_cached_tokens: What ``match`` gave, or a smaller multiple of ``page_size``. 0 for a request
+    that holds pages.
+
+Returns:
+  False if too few pages are free: then nothing is done.
+
+Raises:
+  ValueError: If a count is out of range, if the prefix is no longer cached, or if the request
+    holds pages of another manager.
+)doc")
+      .def(
+          "commit",
+          [](OwningManager& self, Request& request, std::int32_t num_computed_tokens) {
+            self.core().commit(request, num_computed_tokens);
+          },
+          "request"_a, "num_computed_tokens"_a, R"doc(
+Says that the K/V of the first ``num_computed_tokens`` tokens is in the pages.
+
+Call it when the step that computes them is launched, before anything that reads the pages is: from
+now on other requests find the full pages.
+
+Raises:
+  ValueError: If the request holds no pages, has no room for that many tokens, or has more computed.
+)doc")
+      .def("free", &OwningManager::free, "request"_a, R"doc(
+Gives all pages of ``request`` back; its last page is evicted first.
+
+Raises:
+  ValueError: If the request holds no pages: freed twice, or never allocated.
+)doc");
+}
+
+void bind_arrays(nb::class_<OwningManager>& manager) {
+  manager
+      .def(
+          "page_ids",
+          [](const OwningManager& self, const Request& request, GroupId group) {
+            return copy_of(self.core().page_ids(request, group));
+          },
+          "request"_a, "group"_a = 0, R"doc(
+The pages of ``request`` in order: int32, shape ``[pages]``.
+
+Raises:
+  ValueError: If the request holds no pages.
+  IndexError: If ``group`` is not a group.
+)doc")
+      .def("page_table", &page_table, "requests"_a, "width"_a = nb::none(), "group"_a = 0, R"doc(
+Page ids of a batch: row ``i`` holds those of ``requests[i]``, padded with 0, the null page.
+
+Args:
+  requests: Each holds pages.
+  width: Columns; the longest row's length if None.
+  group: Whose pages.
+
+Returns:
+  A fresh int32 array, shape ``[len(requests), width]``.
+
+Raises:
+  ValueError: If a request holds no pages, or more than ``width``.
+  IndexError: If ``group`` is not a group.
+)doc")
+      .def("slot_mapping", &slot_mapping, "requests"_a, "num_tokens"_a, "group"_a = 0, R"doc(
+Where the K/V of the next tokens goes: ``page_id * page_size + offset`` of each.
+
+For each request in turn, the slots of the ``num_tokens[i]`` tokens after its computed ones.
+
+Args:
+  requests: Each holds pages.
+  num_tokens: Integers, shape ``[len(requests)]``, each >= 0.
+  group: Whose pages.
+
+Returns:
+  A fresh int32 array, shape ``[sum(num_tokens)]``.
+
+Raises:
+  ValueError: If there is not one count a request, or no room for that many tokens.
+  IndexError: If ``group`` is not a group.
+)doc");
+}
+
+void bind_state(nb::class_<OwningManager>& manager) {
+  const auto pool = [](const OwningManager& self) -> const PagePool& { return self.core().pool(); };
+  manager
+      .def_prop_ro(
+          "num_pages", [=](const OwningManager& m) { return pool(m).num_pages(); },
+          "All pages, the null page among them.")
+      .def_prop_ro("num_free_pages",
+                   [=](const OwningManager& m) { return pool(m).num_free_pages(); })
+      .def_prop_ro(
+          "num_cached_pages", [=](const OwningManager& m) { return pool(m).num_cached_pages(); },
+          "Pages whose content can be found, held or free, duplicates included.")
+      .def_prop_ro(
+          "num_evictions", [=](const OwningManager& m) { return pool(m).num_evictions(); },
+          "Times a page lost its content because it was handed out again.")
+      .def_prop_ro("num_groups", [](const OwningManager& m) { return m.core().num_groups(); })
+      .def_prop_ro(
+          "num_requests", [](const OwningManager& m) { return m.core().num_requests(); },
+          "Requests that hold pages.")
+      .def_prop_ro(
+          "page_size", [](const OwningManager& m) { return m.core().page_size(); },
+          "Tokens a page holds.")
+      .def_prop_ro("max_model_len", [](const OwningManager& m) { return m.core().max_model_len(); })
+      .def_prop_ro("enable_caching",
+                   [](const OwningManager& m) { return m.core().enable_caching(); })
+      .def_prop_ro(
+          "usage",
+          [=](const OwningManager& m) {
+            return 1.0 - static_cast<double>(pool(m).num_free_pages()) / pool(m).num_pages();
+          },
+          "Share of the pages that is not free, from 0 to 1. The null page counts as used.")
+      .def(
+          "reset_prefix_cache", [](OwningManager& m) { return m.core().reset_prefix_cache(); },
+          "Forgets all cached content. Returns False and does nothing while a request holds pages.")
+      .def(
+          "check_invariants", [](const OwningManager& m) { m.core().check_invariants(); },
+          "Raises RuntimeError naming what does not hold. For tests.");
+}
+
+}  // namespace
+
+void bind_manager(nb::module_& m) {
+  nb::class_<OwningManager> manager(m, "CacheManager", nb::type_slots(kManagerSlots), R"doc(
+Decides which page every token of every request lives in.
+
+A request's life: ``match`` finds the longest cached prefix, ``allocate`` takes it and makes room
+for the tokens of the next step, ``commit`` says that their K/V is computed (only now can others
+find it), and so on; ``free`` gives the pages back. The manager keeps a reference to each request
+that holds pages.
+
+Not thread-safe. Deterministic: the same calls give the same page ids. A call that raises, and an
+``allocate`` that returns False, leave everything as it was.
+)doc");
+  manager.def(nb::init<PageId, const std::vector<CacheGroupSpec>&, std::int32_t, bool>(),
+              "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
+              R"doc(
+Makes an empty cache.
+
+Args:
+  num_pages: Pages of the pool, the null page among them.
+  kv_cache_groups: Groups of layers; all share the pool, each has its own page tables.
+  max_model_len: Most tokens a request may have.
+  enable_caching: Whether requests find each other's pages.
+
+Raises:
+  ValueError: If a size is below 1, there are no groups, groups differ in page size, or slots
+    (``num_pages * page_size``) do not fit in int32.
+
+Example:
+
+    >>> spec = FullAttentionSpec(page_size=4, num_kv_heads=1, head_size=64, dtype="bfloat16")
+    >>> manager = CacheManager(16, [CacheGroupSpec(spec)], max_model_len=64)
+    >>> first = Request("first", range(10))
+    >>> manager.allocate(first, 10), manager.page_ids(first).tolist()
+    (True, [1, 2, 3])
+    >>> manager.commit(first, 10)
+    >>> second = Request("second", range(10))
+    >>> manager.match(second)
+    8
+    >>> manager.allocate(second, 2, num_cached_tokens=8), manager.page_ids(second).tolist()
+    (True, [1, 2, 4])
+)doc");
+  bind_life_of_a_request(manager);
+  bind_arrays(manager);
+  bind_state(manager);
+}
+
+}  // namespace pagedkv

@@ -1,0 +1,446 @@
+#include "pagedkv/manager/cache_manager.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <list>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "random.h"
+
+namespace pagedkv {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+constexpr std::int32_t kPageSize = 4;
+
+std::vector<CacheGroupSpec> groups_of(std::size_t count) {
+  return std::vector<CacheGroupSpec>(
+      count, CacheGroupSpec{FullAttentionSpec(kPageSize, 1, 1, DType("float32")), {}});
+}
+
+std::vector<TokenId> tokens_of(std::size_t count, TokenId first = 100) {
+  std::vector<TokenId> tokens(count);
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+class CacheManagerTest : public testing::Test {
+ protected:
+  // Allocates and commits every token.
+  void compute(Request& request) {
+    const std::int32_t cached = manager_.match(request);
+    ASSERT_TRUE(manager_.allocate(request, request.num_tokens() - cached, cached));
+    manager_.commit(request, request.num_tokens());
+  }
+
+  template <typename Call>
+  void expect_value_error(Call call, const char* text) {
+    EXPECT_THAT(call, ThrowsMessage<std::invalid_argument>(HasSubstr(text)));
+    EXPECT_NO_THROW(manager_.check_invariants());
+  }
+
+  CacheManager manager_{8, groups_of(1), 32};
+};
+
+TEST_F(CacheManagerTest, RejectsSizesThatCannotWork) {
+  EXPECT_THROW(CacheManager(0, groups_of(1), 32), std::invalid_argument);
+  EXPECT_THROW(CacheManager(8, groups_of(0), 32), std::invalid_argument);
+  EXPECT_THROW(CacheManager(8, groups_of(1), 0), std::invalid_argument);
+  const CacheGroupSpec huge{FullAttentionSpec(1 << 30, 1, 1, DType("float32")), {}};
+  EXPECT_THROW(CacheManager(2, std::span(&huge, 1), 32), std::invalid_argument);
+}
+
+TEST_F(CacheManagerTest, GrowsARequestPageByPage) {
+  Request request("a", tokens_of(5));
+  ASSERT_TRUE(manager_.allocate(request, 5));
+  EXPECT_THAT(manager_.page_ids(request, 0), ElementsAre(1, 2));
+  EXPECT_EQ(manager_.num_allocated_tokens(request), 5);
+  manager_.commit(request, 5);
+  for (TokenId token = 0; token < 4; ++token) {
+    request.append(token);
+    ASSERT_TRUE(manager_.allocate(request, 1));
+    manager_.commit(request, request.num_tokens());
+  }
+  EXPECT_THAT(manager_.page_ids(request, 0), ElementsAre(1, 2, 3));
+  EXPECT_EQ(manager_.pool().num_cached_pages(), 2);
+  manager_.check_invariants();
+}
+
+TEST_F(CacheManagerTest, SharesAPrefixOnlyOnceItIsCommitted) {
+  Request first("a", tokens_of(10));
+  Request second("b", tokens_of(10));
+  ASSERT_TRUE(manager_.allocate(first, 10));
+  EXPECT_EQ(manager_.match(second), 0);
+  manager_.commit(first, 7);
+  EXPECT_EQ(manager_.match(second), 4);
+  manager_.commit(first, 10);
+  EXPECT_EQ(manager_.match(second), 8);
+  ASSERT_TRUE(manager_.allocate(second, 2, 8));
+  EXPECT_THAT(manager_.page_ids(second, 0), ElementsAre(1, 2, 4));
+  EXPECT_EQ(second.num_computed_tokens(), 8);
+  EXPECT_EQ(manager_.pool().ref_count(1), 2);
+  manager_.check_invariants();
+}
+
+TEST_F(CacheManagerTest, LeavesOneTokenToCompute) {
+  Request first("a", tokens_of(8));
+  compute(first);
+  Request second("b", tokens_of(8));
+  EXPECT_EQ(manager_.match(second), 4);
+}
+
+TEST_F(CacheManagerTest, MatchesNothingForAnEmptyOrRunningRequest) {
+  Request empty("e", {});
+  EXPECT_EQ(manager_.match(empty), 0);
+  Request running("a", tokens_of(9));
+  compute(running);
+  EXPECT_EQ(manager_.match(running), 0);
+}
+
+TEST_F(CacheManagerTest, TakesPartOfAPrefix) {
+  Request first("a", tokens_of(12));
+  compute(first);
+  Request second("b", tokens_of(12));
+  ASSERT_TRUE(manager_.allocate(second, 3, 4));
+  EXPECT_THAT(manager_.page_ids(second, 0), ElementsAre(1, 4));
+  manager_.check_invariants();
+}
+
+TEST_F(CacheManagerTest, FindsNothingWithCachingOff) {
+  CacheManager manager(8, groups_of(1), 32, /*enable_caching=*/false);
+  Request first("a", tokens_of(9));
+  ASSERT_TRUE(manager.allocate(first, 9));
+  manager.commit(first, 9);
+  Request second("b", tokens_of(9));
+  EXPECT_EQ(manager.match(second), 0);
+  EXPECT_EQ(manager.pool().num_cached_pages(), 0);
+  manager.check_invariants();
+}
+
+TEST_F(CacheManagerTest, AllocatesAllOrNothing) {
+  Request big("a", tokens_of(20));
+  compute(big);
+  Request other("b", tokens_of(12, 500));
+  EXPECT_FALSE(manager_.allocate(other, 12));
+  EXPECT_FALSE(other.is_allocated());
+  EXPECT_EQ(manager_.pool().num_free_pages(), 2);
+  ASSERT_TRUE(manager_.allocate(other, 8));
+  EXPECT_EQ(manager_.pool().num_free_pages(), 0);
+  manager_.check_invariants();
+}
+
+TEST_F(CacheManagerTest, CountsRevivedPagesAsTaken) {
+  Request first("a", tokens_of(20));
+  compute(first);
+  manager_.free(first);
+  Request second("b", tokens_of(28));
+  EXPECT_EQ(manager_.match(second), 20);
+  Request third("c", tokens_of(12, 500));
+  ASSERT_TRUE(manager_.allocate(third, 8));
+  EXPECT_FALSE(manager_.allocate(second, 8, 20)) << "5 cached and 2 new pages, 5 are free";
+  EXPECT_FALSE(second.is_allocated());
+  EXPECT_TRUE(manager_.allocate(third, 12));
+  manager_.check_invariants();
+}
+
+TEST_F(CacheManagerTest, EvictsTheTailOfAFreedRequestFirst) {
+  Request first("a", tokens_of(28));
+  compute(first);
+  manager_.free(first);
+  Request other("b", tokens_of(8, 500));
+  compute(other);
+  EXPECT_THAT(manager_.page_ids(other, 0), ElementsAre(7, 6));
+  Request again("c", tokens_of(28));
+  EXPECT_EQ(manager_.match(again), 20);
+}
+
+TEST_F(CacheManagerTest, RefusesAPrefixThatIsGone) {
+  Request first("a", tokens_of(12));
+  compute(first);
+  manager_.free(first);
+  Request second("b", tokens_of(12));
+  ASSERT_EQ(manager_.match(second), 8);
+  Request storm("s", tokens_of(28, 500));
+  compute(storm);
+  manager_.free(storm);
+  expect_value_error([&] { (void)manager_.allocate(second, 4, 8); },
+                     "only 0 of the first 8 tokens of request 'b' are cached: match again");
+  EXPECT_FALSE(second.is_allocated());
+}
+
+TEST_F(CacheManagerTest, RefusesCountsThatCannotBe) {
+  Request request("a", tokens_of(8));
+  const auto allocate = [&](std::int32_t num_new, std::int32_t num_cached = 0) {
+    return [&, num_new, num_cached] { (void)manager_.allocate(request, num_new, num_cached); };
+  };
+  expect_value_error(allocate(0), "num_new_tokens must be >= 1, got 0");
+  expect_value_error(allocate(-3), "num_new_tokens must be >= 1, got -3");
+  expect_value_error(allocate(9), "request 'a' has 8 tokens, cannot compute 9");
+  expect_value_error(allocate(1, 2), "num_cached_tokens must be a multiple of page_size 4");
+  expect_value_error(allocate(1, -4), "num_cached_tokens must be a multiple of page_size 4");
+  expect_value_error(allocate(1, 4), "only 0 of the first 4 tokens");
+  expect_value_error(allocate(2'000'000'000, 2'000'000'000), "max_model_len is 32");
+  Request too_long("l", tokens_of(40));
+  expect_value_error([&] { (void)manager_.allocate(too_long, 33); },
+                     "request 'l' would have 33 tokens, max_model_len is 32");
+  ASSERT_TRUE(manager_.allocate(request, 4));
+  expect_value_error(allocate(1, 4), "request 'a' holds pages already");
+  EXPECT_EQ(manager_.num_allocated_tokens(request), 4);
+}
+
+TEST_F(CacheManagerTest, RefusesCommitsThatCannotBe) {
+  Request request("a", tokens_of(8));
+  expect_value_error([&] { manager_.commit(request, 1); }, "request 'a' holds no pages");
+  ASSERT_TRUE(manager_.allocate(request, 6));
+  expect_value_error([&] { manager_.commit(request, 7); }, "has room for 6 tokens, got 7");
+  manager_.commit(request, 6);
+  expect_value_error([&] { manager_.commit(request, 5); }, "has 6 tokens computed already, got 5");
+  EXPECT_EQ(request.num_computed_tokens(), 6);
+}
+
+TEST_F(CacheManagerTest, RefusesToFreeTwice) {
+  Request request("a", tokens_of(8));
+  compute(request);
+  manager_.free(request);
+  EXPECT_EQ(request.num_computed_tokens(), 0);
+  expect_value_error([&] { manager_.free(request); },
+                     "[CacheManager.free] request 'a' holds no pages (freed already");
+}
+
+TEST_F(CacheManagerTest, RefusesARequestOfAnotherManager) {
+  CacheManager other(8, groups_of(1), 32);
+  Request request("a", tokens_of(8));
+  ASSERT_TRUE(other.allocate(request, 8));
+  expect_value_error([&] { manager_.free(request); }, "holds pages of another manager");
+  expect_value_error([&] { manager_.commit(request, 1); }, "holds pages of another manager");
+  expect_value_error([&] { (void)manager_.allocate(request, 1); }, "pages of another manager");
+  EXPECT_EQ(manager_.num_allocated_tokens(request), 0);
+  other.free(request);
+}
+
+TEST_F(CacheManagerTest, LetsRequestsGoWhenDestroyed) {
+  Request request("a", tokens_of(8));
+  {
+    CacheManager other(8, groups_of(1), 32);
+    ASSERT_TRUE(other.allocate(request, 8));
+  }
+  EXPECT_FALSE(request.is_allocated());
+  EXPECT_EQ(request.num_computed_tokens(), 0);
+  EXPECT_TRUE(manager_.allocate(request, 8));
+}
+
+TEST_F(CacheManagerTest, ResetsOnlyWhenIdle) {
+  Request request("a", tokens_of(8));
+  compute(request);
+  EXPECT_FALSE(manager_.reset_prefix_cache());
+  manager_.free(request);
+  EXPECT_EQ(manager_.match(request), 4);
+  EXPECT_TRUE(manager_.reset_prefix_cache());
+  EXPECT_EQ(manager_.match(request), 0);
+}
+
+TEST_F(CacheManagerTest, RefusesAForeignGroup) {
+  Request request("a", tokens_of(8));
+  compute(request);
+  EXPECT_THROW(manager_.page_ids(request, 1), std::out_of_range);
+  EXPECT_THROW(manager_.page_ids(request, -1), std::out_of_range);
+}
+
+/// The same manager on std containers: pages are found by the tokens they and all before hold.
+class GoldenManager {
+ public:
+  using Content = std::pair<std::size_t, std::vector<TokenId>>;  // group, all tokens to page end
+
+  GoldenManager(PageId num_pages, std::size_t num_groups) : num_groups_(num_groups) {
+    for (PageId page = 1; page < num_pages; ++page) free_.push_back(page);
+  }
+
+  struct Row {
+    std::vector<std::vector<PageId>> pages;
+    std::vector<std::size_t> num_cached;
+    std::size_t computed = 0;
+  };
+
+  std::size_t match(const std::vector<TokenId>& tokens) const {
+    std::size_t length = 0;
+    for (std::size_t next = kPageSize; next + 1 <= tokens.size(); next += kPageSize) {
+      for (std::size_t group = 0; group < num_groups_; ++group) {
+        if (find(group, tokens, next) == kNoPage) return length;
+      }
+      length = next;
+    }
+    return length;
+  }
+
+  bool allocate(const std::string& id, const std::vector<TokenId>& tokens, std::size_t num_new,
+                std::size_t num_cached) {
+    const bool is_new = !rows_.contains(id);
+    Row row = is_new ? Row{std::vector<std::vector<PageId>>(num_groups_),
+                           std::vector<std::size_t>(num_groups_), num_cached}
+                     : rows_[id];
+    std::vector<PageId> hits;
+    if (is_new) {
+      for (std::size_t group = 0; group < num_groups_; ++group) {
+        for (std::size_t end = kPageSize; end <= num_cached; end += kPageSize) {
+          row.pages[group].push_back(find(group, tokens, end));
+          hits.push_back(row.pages[group].back());
+        }
+        row.num_cached[group] = num_cached / kPageSize;
+      }
+    }
+    const std::size_t want = (row.computed + num_new + kPageSize - 1) / kPageSize;
+    std::size_t need = 0;
+    for (const auto& pages : row.pages) need += want > pages.size() ? want - pages.size() : 0;
+    const auto revived = static_cast<std::size_t>(
+        std::ranges::count_if(hits, [&](PageId page) { return ref_[page] == 0; }));
+    if (need + revived > free_.size()) return false;
+    for (PageId page : hits) {
+      if (ref_[page]++ == 0) free_.remove(page);
+    }
+    for (auto& pages : row.pages) {
+      while (pages.size() < want) {
+        const PageId page = free_.front();
+        free_.pop_front();
+        std::erase_if(contents_, [&](const auto& entry) { return entry.second == page; });
+        ref_[page] = 1;
+        pages.push_back(page);
+      }
+    }
+    rows_[id] = row;
+    return true;
+  }
+
+  void commit(const std::string& id, const std::vector<TokenId>& tokens, std::size_t computed) {
+    Row& row = rows_[id];
+    row.computed = computed;
+    for (std::size_t group = 0; group < num_groups_; ++group) {
+      for (std::size_t& n = row.num_cached[group]; (n + 1) * kPageSize <= computed; ++n) {
+        const auto end = tokens.begin() + static_cast<std::ptrdiff_t>((n + 1) * kPageSize);
+        contents_.emplace_back(Content(group, std::vector<TokenId>(tokens.begin(), end)),
+                               row.pages[group][n]);
+      }
+    }
+  }
+
+  void free(const std::string& id) {
+    for (auto& pages : rows_[id].pages) {
+      for (auto page = pages.rbegin(); page != pages.rend(); ++page) {
+        if (--ref_[*page] == 0) free_.push_back(*page);
+      }
+    }
+    rows_.erase(id);
+  }
+
+  const Row& row(const std::string& id) { return rows_[id]; }
+  std::size_t num_free() const { return free_.size(); }
+
+ private:
+  PageId find(std::size_t group, const std::vector<TokenId>& tokens, std::size_t end) const {
+    const Content wanted(
+        group, std::vector<TokenId>(tokens.begin(), tokens.begin() + static_cast<long>(end)));
+    for (const auto& [content, page] : contents_) {
+      if (content == wanted) return page;
+    }
+    return kNoPage;
+  }
+
+  std::size_t num_groups_;
+  std::list<PageId> free_;
+  std::map<PageId, int> ref_;
+  std::vector<std::pair<Content, PageId>> contents_;  // oldest first
+  std::map<std::string, Row> rows_;
+};
+
+struct Running {
+  std::unique_ptr<Request> request;
+  std::vector<TokenId> tokens;
+};
+
+// Prompts come from a tree with two choices a page, so that prefixes are shared in many ways, and
+// the pool is small, so that allocation fails and cached pages are evicted.
+void run_against_golden_manager(unsigned seed, std::size_t num_groups) {
+  SCOPED_TRACE(testing::Message() << "seed " << seed << ", groups " << num_groups);
+  constexpr PageId kPages = 30;
+  Random random(seed);
+  CacheManager manager(kPages, groups_of(num_groups), 64);
+  GoldenManager golden(kPages, num_groups);
+  std::vector<Running> running;
+  int next_id = 0;
+  for (int step = 0; step < 400; ++step) {
+    const int choice = random.below(8);
+    if (choice < 3 || running.empty()) {
+      std::vector<TokenId> tokens;
+      for (std::size_t n = 1 + random.below(std::size_t{30}); tokens.size() < n;) {
+        const auto page = tokens_of(kPageSize, 100 * random.below(2));
+        tokens.insert(tokens.end(), page.begin(), page.end());
+      }
+      tokens.resize(tokens.size() - random.below(std::size_t{3}));
+      auto request = std::make_unique<Request>(std::to_string(next_id++), tokens);
+      const std::int32_t cached = manager.match(*request);
+      ASSERT_EQ(cached, static_cast<std::int32_t>(golden.match(tokens)));
+      const auto rest = tokens.size() - static_cast<std::size_t>(cached);
+      const std::size_t num_new = 1 + random.below(rest);
+      const bool done = manager.allocate(*request, static_cast<std::int32_t>(num_new), cached);
+      ASSERT_EQ(done, golden.allocate(request->request_id(), tokens, num_new,
+                                      static_cast<std::size_t>(cached)));
+      if (done) running.push_back({std::move(request), std::move(tokens)});
+    } else {
+      const std::size_t index = random.below(running.size());
+      auto& [request, tokens] = running[index];
+      const std::string id = request->request_id();
+      if (choice < 5) {
+        const auto room = manager.num_allocated_tokens(*request) - request->num_computed_tokens();
+        const std::int32_t computed = request->num_computed_tokens() + random.below(room + 1);
+        manager.commit(*request, computed);
+        golden.commit(id, tokens, static_cast<std::size_t>(computed));
+      } else if (choice < 7) {
+        if (tokens.size() < 60) {
+          tokens.push_back(random.below(2));
+          request->append(tokens.back());
+        }
+        const auto rest = tokens.size() - static_cast<std::size_t>(request->num_computed_tokens());
+        if (rest > 0) {
+          const std::size_t num_new = 1 + random.below(rest);
+          ASSERT_EQ(manager.allocate(*request, static_cast<std::int32_t>(num_new)),
+                    golden.allocate(id, tokens, num_new, 0));
+        }
+      } else {
+        manager.free(*request);
+        golden.free(id);
+        running.erase(running.begin() + static_cast<std::ptrdiff_t>(index));
+      }
+    }
+    ASSERT_NO_THROW(manager.check_invariants());
+    ASSERT_EQ(manager.pool().num_free_pages(), static_cast<PageId>(golden.num_free()));
+    for (const auto& [request, tokens] : running) {
+      const auto& row = golden.row(request->request_id());
+      for (std::size_t group = 0; group < num_groups; ++group) {
+        const auto pages = manager.page_ids(*request, static_cast<GroupId>(group));
+        ASSERT_TRUE(std::ranges::equal(pages, row.pages[group]));
+      }
+    }
+  }
+  for (const auto& [request, tokens] : running) manager.free(*request);
+  EXPECT_EQ(manager.pool().num_free_pages(), kPages - 1);
+}
+
+TEST(CacheManagerRandomTest, MatchesGoldenManager) {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    run_against_golden_manager(seed, 1);
+    run_against_golden_manager(seed, 2);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace pagedkv

@@ -1,0 +1,48 @@
+#include "pagedkv/manager/coordinator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <vector>
+
+#include "hashes.h"
+
+namespace pagedkv {
+namespace {
+
+using testing::ElementsAre;
+
+CacheGroupSpec group_of(std::int32_t page_size) {
+  return {FullAttentionSpec(page_size, 1, 1, DType("float32")), {}};
+}
+
+TEST(CoordinatorTest, NeedsGroupsOfOnePageSize) {
+  EXPECT_THROW(Coordinator({}), std::invalid_argument);
+  const std::vector<CacheGroupSpec> mixed = {group_of(4), group_of(8)};
+  EXPECT_THROW(Coordinator{mixed}, std::invalid_argument);
+}
+
+TEST(CoordinatorTest, AgreesOnWhatEveryGroupCanServe) {
+  PagePool pool(16);
+  std::vector<PageId> pages(9);
+  ASSERT_TRUE(pool.allocate(pages));
+  std::vector<PageHash> hashes;
+  for (std::uint64_t i = 0; i < 4; ++i) hashes.push_back(hash_of(i));
+  // Group 0 has pages 0-3, group 1 pages 0-1, group 2 pages 0-2.
+  std::size_t next = 0;
+  for (GroupId group = 0; group < 3; ++group) {
+    const std::size_t count = group == 0 ? 4 : group == 1 ? 2 : 3;
+    for (std::size_t i = 0; i < count; ++i) pool.cache(pages[next++], hashes[i], group);
+  }
+  const std::vector<CacheGroupSpec> groups(3, group_of(4));
+  const Coordinator coordinator(groups);
+  GroupPages hit;
+  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 16, hit), 8);
+  EXPECT_THAT(hit, ElementsAre(ElementsAre(1, 2), ElementsAre(5, 6), ElementsAre(7, 8)));
+  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 7, hit), 4);
+  EXPECT_THAT(hit, ElementsAre(ElementsAre(1), ElementsAre(5), ElementsAre(7)));
+}
+
+}  // namespace
+}  // namespace pagedkv

@@ -1,0 +1,53 @@
+#include "pagedkv/manager/request.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <vector>
+
+#include "pagedkv/hash/page_hasher.h"
+
+namespace pagedkv {
+namespace {
+
+using testing::ElementsAre;
+
+TEST(RequestTest, AppendsTokens) {
+  Request request("a", {1, 2});
+  request.append(3);
+  request.append(std::vector<TokenId>{4, 5});
+  EXPECT_THAT(request.tokens(), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_EQ(request.num_tokens(), 5);
+  EXPECT_EQ(request.num_computed_tokens(), 0);
+  EXPECT_FALSE(request.is_allocated());
+}
+
+TEST(RequestTest, HashesOnlyFullPages) {
+  Request request("a", {1, 2, 3, 4, 5});
+  const PageHash root = none_hash();
+  EXPECT_EQ(request.page_hashes(2, root).size(), 2U);
+  EXPECT_EQ(request.page_hash(0), hash_page(root, std::vector<TokenId>{1, 2}));
+  EXPECT_EQ(request.page_hash(1), hash_page(request.page_hash(0), std::vector<TokenId>{3, 4}));
+  EXPECT_THROW(request.page_hash(2), std::out_of_range);
+  EXPECT_THROW(request.page_hash(-1), std::out_of_range);
+  request.append(6);
+  EXPECT_EQ(request.page_hash(2), hash_page(request.page_hash(1), std::vector<TokenId>{5, 6}));
+}
+
+TEST(RequestTest, HashesAnewForAnotherPageSizeOrRoot) {
+  Request request("a", {1, 2, 3, 4});
+  const PageHash root = none_hash();
+  const PageHash other = none_hash("another seed");
+  request.page_hashes(2, root);
+  EXPECT_EQ(request.page_hashes(4, root).size(), 1U);
+  EXPECT_EQ(request.page_hashes(4, other)[0], hash_page(other, std::vector<TokenId>{1, 2, 3, 4}));
+}
+
+TEST(RequestTest, HasNoDigestsBeforeAManagerSawIt) {
+  Request request("a", {1, 2});
+  EXPECT_THROW(request.page_hash(0), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace pagedkv
