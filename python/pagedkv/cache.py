@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.ops import gather_pages, write_kv
+from pagedkv.ops._checks import bits
 
 _MAX_INT32 = 2**31 - 1
 
@@ -125,7 +126,8 @@ class PagedAttentionCache:
     @property
     def nbytes(self) -> int:
         """Bytes of both pools, over all devices."""
-        return self.key_pages.nbytes + self.value_pages.nbytes
+        pools = (self.key_pages, self.value_pages)
+        return sum(pool.size * bits(pool.dtype) // 8 for pool in pools)
 
     def write(
         self, layer: ArrayLike, key: ArrayLike, value: ArrayLike, slot_mapping: ArrayLike

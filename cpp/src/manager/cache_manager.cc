@@ -8,22 +8,30 @@
 
 namespace pagedkv {
 
-CacheManager::CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
-                           std::int32_t max_model_len, bool enable_caching, const PageHash& root)
-    : pool_(num_pages),
-      coordinator_(kv_cache_groups),
-      max_model_len_(max_model_len),
-      enable_caching_(enable_caching),
-      root_(root) {
+namespace {
+
+// Before the pool is made, which may be large.
+PageId check_sizes(PageId num_pages, std::int32_t page_size, std::int32_t max_model_len) {
   if (max_model_len < 1) {
     throw_value_error("CacheManager", "max_model_len must be >= 1, got ", max_model_len);
   }
-  if (!checked_mul(num_pages, page_size())) {
+  if (num_pages > 0 && !checked_mul(num_pages, page_size)) {
     throw_value_error("CacheManager", "slots are int32: num_pages * page_size must be <= ",
                       std::numeric_limits<std::int32_t>::max(), ", got ", num_pages, " * ",
-                      page_size());
+                      page_size);
   }
+  return num_pages;
 }
+
+}  // namespace
+
+CacheManager::CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
+                           std::int32_t max_model_len, bool enable_caching, const PageHash& root)
+    : coordinator_(kv_cache_groups),
+      pool_(check_sizes(num_pages, coordinator_.page_size(), max_model_len)),
+      max_model_len_(max_model_len),
+      enable_caching_(enable_caching),
+      root_(root) {}
 
 CacheManager::~CacheManager() {
   for (RequestState& state : states_) {

@@ -40,6 +40,8 @@ def check_int32(operation: str, name: str, ids: HasShape) -> None:
 
 def check_pool(operation: str, name: str, pages: HasShape, *, layered: bool) -> None:
     """Refuses a pool of the wrong rank, of rows that are not whole bytes, or out of int32's reach."""
+    if jnp.issubdtype(pages.dtype, jax.dtypes.extended):
+        raise TypeError(f"[{operation}] {name} must be of a plain dtype, got {pages.dtype}")
     axes = ["layers"] * layered + ["pages", "page_size", "kv_heads", "head_dim"]
     if len(pages.shape) != len(axes):
         layer = "with" if layered else "without"
@@ -47,7 +49,7 @@ def check_pool(operation: str, name: str, pages: HasShape, *, layered: bool) -> 
             f"[{operation}] {name} must have shape [{', '.join(axes)}] {layer} layer, "
             f"got {_text(pages.shape)}"
         )
-    row_bits = pages.shape[-2] * pages.shape[-1] * bits(operation, name, pages)
+    row_bits = pages.shape[-2] * pages.shape[-1] * bits(pages.dtype)
     if row_bits % 8 != 0:
         raise ValueError(
             f"[{operation}] a row {_text(pages.shape[-2:])} of {name} must be whole bytes, "
@@ -103,15 +105,13 @@ def as_layer(operation: str, layer: ArrayLike | None, pages: HasShape) -> ArrayL
     return layer
 
 
-def bits(operation: str, name: str, pages: HasShape) -> int:
+def bits(dtype: Any) -> int:
     """Bits of one element in memory; types under a byte are packed there."""
-    if jnp.issubdtype(pages.dtype, jax.dtypes.extended):
-        raise TypeError(f"[{operation}] {name} must be of a plain dtype, got {pages.dtype}")
-    if jnp.issubdtype(pages.dtype, jnp.integer):
-        return int(jnp.iinfo(pages.dtype).bits)
-    if jnp.issubdtype(pages.dtype, jnp.floating):
-        return int(jnp.finfo(pages.dtype).bits)
-    return 8 * int(np.dtype(pages.dtype).itemsize)
+    if jnp.issubdtype(dtype, jnp.integer):
+        return int(jnp.iinfo(dtype).bits)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return int(jnp.finfo(dtype).bits)
+    return 8 * int(np.dtype(dtype).itemsize)
 
 
 def _text(shape: tuple[int, ...]) -> str:

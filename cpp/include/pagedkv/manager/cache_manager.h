@@ -108,8 +108,8 @@ class CacheManager {
   RequestState& attach(Request& request);
   void detach(Request& request);
 
-  PagePool pool_;
   Coordinator coordinator_;
+  PagePool pool_;
   std::int32_t max_model_len_;
   bool enable_caching_;
   PageHash root_;

@@ -1,0 +1,165 @@
+"""write_kv and gather_pages against XLA's own scatter and gather, at a small and a large pool.
+
+Every round times each rival in turn, so that a busy machine hits all of them alike; the figures
+are medians over the rounds. Pools are bf16 and donated; K has one half of the bytes and V the
+other, and one call writes both.
+
+    python benchmarks/python/bench_ops.py
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+from pagedkv.ops import gather_pages, write_kv
+
+PAGE_SIZE, HEADS, DIM = 16, 8, 128
+PAGE_BYTES = PAGE_SIZE * HEADS * DIM * 2
+NUM_ROWS = 8
+MIB = 2**20
+
+
+def ours(key_pages, value_pages, key, value, slots):
+    return write_kv(key_pages, value_pages, key, value, slots)[:2]
+
+
+def xla_scatter(key_pages, value_pages, key, value, slots):
+    index = (slots // PAGE_SIZE, slots % PAGE_SIZE)
+    return key_pages.at[index].set(key), value_pages.at[index].set(value)
+
+
+def our_gather(pages, ids):
+    return gather_pages(pages, ids).rows
+
+
+def xla_gather(pages, ids):
+    return pages.at[ids].get(mode="clip")
+
+
+def take(pages, ids):
+    return jnp.take(pages, ids, axis=0)
+
+
+def seconds(function: Callable, num_calls: int) -> float:
+    """Median seconds of a call, after one that warms the caches up."""
+    function()
+    samples = []
+    for _ in range(num_calls):
+        start = time.perf_counter()
+        function()
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples)
+
+
+class Writer:
+    """A jitted write with its donated pools, called as a decode loop calls it."""
+
+    def __init__(self, write, num_pool_bytes: int):
+        num_pages = num_pool_bytes // 2 // PAGE_BYTES
+        shape = (num_pages, PAGE_SIZE, HEADS, DIM)
+        self.pools = tuple(jnp.zeros(shape, jnp.bfloat16) for _ in range(2))
+        self.row = jnp.ones([NUM_ROWS, HEADS, DIM], jnp.bfloat16)
+        rng = np.random.default_rng(0)
+        slots = rng.choice(num_pages * PAGE_SIZE, NUM_ROWS, replace=False)
+        self.slots = jnp.asarray(slots.astype(np.int32))
+        self.write = jax.jit(write, donate_argnums=(0, 1))
+        self()
+
+    def __call__(self):
+        self.pools = self.write(*self.pools, self.row, self.row, self.slots)
+        jax.block_until_ready(self.pools)
+
+
+class Gatherer:
+    def __init__(self, gather, pages, ids):
+        self.gather = jax.jit(gather)
+        self.pages, self.ids = pages, ids
+        self()
+
+    def __call__(self):
+        jax.block_until_ready(self.gather(self.pages, self.ids))
+
+
+def race(rivals: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Median over the rounds of the median call of each. Short calls are made often in a round."""
+    num_calls = {name: 200 if seconds(f, 3) < 2e-3 else 1 for name, f in rivals.items()}
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for _ in range(rounds):
+        for name, function in rivals.items():
+            times[name].append(seconds(function, num_calls[name]))
+    return {name: statistics.median(samples) for name, samples in times.items()}
+
+
+def row(name: str, value: float, base: float) -> None:
+    print(f"  {name:<34} {value * 1e6:>14,.1f} us {value / base:>12,.2f} x")
+
+
+def bench_write(sizes: list[int], rounds: int) -> None:
+    print(f"\nwrite_kv, {NUM_ROWS} rows of {HEADS} x {DIM} bf16; pool = K and V, half each")
+    writers = {}
+    for size in sizes:
+        writers[f"pagedkv, {size} MiB"] = Writer(ours, size * MIB)
+        writers[f"XLA .at[].set, {size} MiB"] = Writer(xla_scatter, size * MIB)
+    medians = race(writers, rounds)
+    base = medians[f"pagedkv, {sizes[0]} MiB"]
+    for name, value in medians.items():
+        row(name, value, base)
+    small, large = sizes[0], sizes[-1]
+    growth = medians[f"pagedkv, {large} MiB"] / base
+    gain = medians[f"XLA .at[].set, {large} MiB"] / medians[f"pagedkv, {large} MiB"]
+    print(f"  pagedkv, {large} MiB against {small} MiB: {growth:.2f} x")
+    print(f"  XLA against pagedkv at {large} MiB: {gain:,.0f} x")
+
+
+def bench_gather(rounds: int) -> None:
+    print("\ngather_pages, random pages of 32 KiB out of a 1 GiB bf16 pool, fresh result")
+    num_pages = 1024 * MIB // PAGE_BYTES
+    pages = jnp.zeros([num_pages, PAGE_SIZE, HEADS, DIM], jnp.bfloat16)
+    rng = np.random.default_rng(0)
+    for num_ids in (32, 512):
+        ids = jnp.asarray(rng.choice(num_pages, num_ids, replace=False).astype(np.int32))
+        label = f"{num_ids * PAGE_BYTES // MIB} MiB"
+        rivals = {
+            f"pagedkv, {label}": Gatherer(our_gather, pages, ids),
+            f"XLA .at[].get(clip), {label}": Gatherer(xla_gather, pages, ids),
+            f"XLA jnp.take, {label}": Gatherer(take, pages, ids),
+        }
+        medians = race(rivals, rounds)
+        base = medians[f"pagedkv, {label}"]
+        for name, value in medians.items():
+            row(name, value, base)
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[30, 2048], help="MiB of a pool")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(f"command   python {' '.join(sys.argv)}")
+    print(f"machine   {cpu_model()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"versions  python {platform.python_version()}, jax {jax.__version__}, "
+        f"jaxlib {jaxlib.__version__}, {jax.default_backend()}"
+    )
+    bench_write(options.sizes, options.rounds)
+    bench_gather(options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The ops as loops over NumPy arrays, written apart from every implementation."""
+
+import numpy as np
+
+DTYPES = [
+    "float32",
+    "bfloat16",
+    "float16",
+    "int8",
+    "uint8",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int4",
+]
+
+
+def write_kv(key_pages, value_pages, key, value, slot_mapping, layer=None):
+    pools = [key_pages.copy(), value_pages.copy()]
+    layers = [pool[None] if layer is None else pool for pool in pools]
+    layer = 0 if layer is None else int(layer)
+    num_layers, num_pages, page_size = layers[0].shape[:3]
+    num_dropped = 0
+    for i, slot in enumerate(map(int, slot_mapping)):
+        if 0 <= slot < num_pages * page_size and 0 <= layer < num_layers:
+            layers[0][layer][slot // page_size][slot % page_size] = key[i]
+            layers[1][layer][slot // page_size][slot % page_size] = value[i]
+        elif slot != -1:
+            num_dropped += 1
+    return *pools, num_dropped
+
+
+def gather_pages(pages, page_ids, layer=None):
+    layers = pages[None] if layer is None else pages
+    layer = 0 if layer is None else int(layer)
+    rows = np.zeros((page_ids.size, *layers.shape[2:]), pages.dtype)
+    num_dropped = 0
+    for i, page in enumerate(map(int, page_ids.ravel())):
+        if 0 <= page < layers.shape[1] and 0 <= layer < layers.shape[0]:
+            rows[i] = layers[layer][page]
+        elif page != -1:
+            num_dropped += 1
+    return rows.reshape(*page_ids.shape, *layers.shape[2:]), num_dropped
+
+
+def random_array(rng, shape, dtype):
+    """Small whole numbers, which every dtype holds."""
+    return rng.integers(0, 8, shape).astype(np.dtype(dtype))
+
+
+def assert_same(actual, expected):
+    actual = np.asarray(actual)
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual.astype(np.float32), expected.astype(np.float32))
