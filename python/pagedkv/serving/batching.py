@@ -26,7 +26,7 @@ def pack(
     slots: IntArray,
     page_table: IntArray,
     row_tokens: int,
-    max_rows: int,
+    num_rows: int,
     max_pages: int,
 ) -> tuple[StepInputs, IntArray]:
     """Lays out the next ``counts[i]`` tokens of each request, ``row_tokens`` to a row.
@@ -36,6 +36,8 @@ def pack(
       counts: int32 ``[n]``, each at least 1.
       slots: int32 ``[sum(counts)]``, as ``CacheManager.slot_mapping`` gives them.
       page_table: int32 ``[n, width]``, as ``CacheManager.page_table`` gives it.
+      row_tokens, num_rows: The rectangle that they are to fit in.
+      max_pages: Widest page table that there will ever be.
 
     Returns:
       The inputs, in fresh arrays, and for each request the row that holds the last of its tokens.
@@ -46,7 +48,6 @@ def pack(
     offset = (np.arange(len(owner)) - (ends - rows_each)[owner]) * row_tokens
     lengths = np.minimum(row_tokens, counts[owner] - offset)
 
-    num_rows = bucket(len(owner), max_rows)
     num_pages = bucket(page_table.shape[1], max_pages)
     used = np.zeros((num_rows, row_tokens), bool)
     used[: len(owner)] = np.arange(row_tokens) < lengths[:, None]

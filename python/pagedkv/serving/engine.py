@@ -97,7 +97,7 @@ class Engine:
         self._eos_id = eos_id
         self._batch_size = batch_size
         self._row_tokens = min(ROW_TOKENS, chunk_size)
-        self._max_rows = chunk_size // self._row_tokens
+        self._num_rows = chunk_size // self._row_tokens
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []  # oldest first
 
@@ -140,7 +140,7 @@ class Engine:
         spoken: list[Work] = []
         if chunks := [item for item in work if item[1] > 1]:
             with self.stats.in_prefill:
-                spoken += self._run(chunks, self._row_tokens, self._max_rows)
+                spoken += self._run(chunks, self._row_tokens, self._num_rows)
         if singles := [item for item in work if item[1] == 1]:
             with self.stats.in_decode:
                 spoken += self._run(singles, 1, self._batch_size)
@@ -148,7 +148,7 @@ class Engine:
 
     def _schedule(self) -> list[Work]:
         """Picks the tokens of this step, and makes room for them."""
-        budget = _Budget(self._max_rows, self._row_tokens)
+        budget = _Budget(self._num_rows, self._row_tokens)
         work: list[Work] = []
         num_running = len(self._running)
         for generation in list(self._running):
@@ -202,7 +202,7 @@ class Engine:
             for other in (generation.request for generation in self._running)
         )
 
-    def _run(self, work: list[Work], row_tokens: int, max_rows: int) -> list[Work]:
+    def _run(self, work: list[Work], row_tokens: int, num_rows: int) -> list[Work]:
         """Runs the model over the next tokens of each request."""
         requests = [generation.request for generation, _ in work]
         counts = np.array([count for _, count in work], np.int32)
@@ -215,7 +215,7 @@ class Engine:
             slots=slots,
             page_table=page_table,
             row_tokens=row_tokens,
-            max_rows=max_rows,
+            num_rows=num_rows,
             max_pages=-(-self.manager.max_model_len // self.manager.page_size),
         )
         self.cache, next_tokens, num_dropped = self.model.step(self.cache, inputs)

@@ -63,7 +63,7 @@ def test_reference_answers_differ(expected: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("prefix_cache", [False, True], ids=["no_cache", "cache"])
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-@pytest.mark.parametrize("chunk_size", [1, 7, 64, 96])
+@pytest.mark.parametrize("chunk_size", [1, 7, 64])
 def test_answers_do_not_depend_on_batch_chunk_or_cache(
     model: PagedLlama,
     expected: list[list[int]],
@@ -83,25 +83,25 @@ def test_answers_do_not_depend_on_batch_chunk_or_cache(
     assert answers(engine, make_prompts()) == expected
 
 
-@pytest.mark.parametrize("page_size", [1, 4, 16, 32])
+@pytest.mark.parametrize("page_size", [1, 16])
 def test_answers_do_not_depend_on_the_page_size(
     model: PagedLlama, expected: list[list[int]], page_size: int
 ) -> None:
-    engine = Engine(model, eos_id=EOS, num_pages=1024, page_size=page_size)
+    engine = Engine(model, eos_id=EOS, num_pages=512, page_size=page_size)
     assert answers(engine, make_prompts()) == expected
     assert engine.stats.num_tokens_reused > 0
 
 
-@pytest.mark.parametrize("prefix_cache", [False, True], ids=["no_cache", "cache"])
-@pytest.mark.parametrize("num_pages", [20, 27])
+@pytest.mark.parametrize(
+    ("num_pages", "prefix_cache"), [(30, False), (20, True)], ids=["no_cache", "cache"]
+)
 def test_answers_survive_preemption(
     model: PagedLlama, expected: list[list[int]], num_pages: int, prefix_cache: bool
 ) -> None:
-    """A prompt takes 13 to 17 pages of 4 tokens, and its answer up to 3 more."""
+    """A prompt takes 13 to 16 pages of 4 tokens, and the longest with its answer 19."""
     engine = Engine(model, eos_id=EOS, num_pages=num_pages, page_size=4, prefix_cache=prefix_cache)
     assert answers(engine, make_prompts()) == expected
-    if prefix_cache or num_pages > 20:
-        assert engine.stats.num_preemptions > 0
+    assert engine.stats.num_preemptions > 0
     assert engine.stats.peak_pages <= num_pages - 1
 
 
@@ -142,7 +142,7 @@ def test_without_prefix_cache_nothing_is_shared(model: PagedLlama) -> None:
 
 
 def test_first_come_first_served(model: PagedLlama) -> None:
-    engine = Engine(model, eos_id=EOS, num_pages=128, batch_size=2)
+    engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8, batch_size=2)
     generations = [engine.submit(f"r{i}", p, 4) for i, p in enumerate(make_prompts(5))]
     spoke_first: list[Generation] = []
     while engine.has_work:
@@ -155,7 +155,7 @@ def test_an_answer_ends_at_eos_or_at_its_limit(
 ) -> None:
     third = expected[0][2]
     ends_at = expected[0].index(third) + 1
-    engine = Engine(model, eos_id=third, num_pages=128)
+    engine = Engine(model, eos_id=third, num_pages=128, page_size=8)
     (generation,) = serve(engine, make_prompts(1))
     assert generation.answer == expected[0][:ends_at]
     (short,) = serve(engine, make_prompts(1), max_new_tokens=1)
