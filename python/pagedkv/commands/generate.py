@@ -76,8 +76,8 @@ def generate(
 ) -> None:
     """Serve SmolLM2-135M with continuous batching on a paged KV cache.
 
-    Answers the questions of many visitors to an observatory. They share one long system prompt,
-    which the prefix cache computes once.
+    Answers the questions of 32 visitors to an observatory. They share one long system prompt, which
+    the prefix cache computes once.
     """
     if prompt is not None and compare:
         _refuse("--compare serves the visitors' questions: leave --prompt out")

@@ -35,10 +35,10 @@ def track(
     """Shows a progress bar; the function it gives redraws it after a step."""
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TextColumn("answers, {task.fields[tokens]} tokens, {task.fields[rate]:.0f} tokens/s,"),
-        TextColumn("{task.fields[pages]} pages,"),
+        TextColumn("{task.fields[tokens]} tokens, {task.fields[rate]:.0f}/s,"),
+        TextColumn("{task.fields[pages]} pages"),
         TimeElapsedColumn(),
         console=console,
     )

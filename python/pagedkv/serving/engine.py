@@ -127,7 +127,7 @@ class Engine:
         self._waiting.append(generation)
         return generation
 
-    def step(self) -> list[Work]:
+    def step(self) -> list[tuple[Generation, int]]:
         """Computes a chunk of the prompts that need it, and the next token of all other requests.
 
         Returns:
@@ -137,7 +137,7 @@ class Engine:
             work = self._schedule()
         self.stats.num_steps += 1
         self.stats.peak_pages = max(self.stats.peak_pages, self.num_pages_in_use)
-        spoken: list[Work] = []
+        spoken: list[tuple[Generation, int]] = []
         if chunks := [item for item in work if item[1] > 1]:
             with self.stats.in_prefill:
                 spoken += self._run(chunks, self._row_tokens, self._num_rows)
@@ -202,8 +202,10 @@ class Engine:
             for other in (generation.request for generation in self._running)
         )
 
-    def _run(self, work: list[Work], row_tokens: int, num_rows: int) -> list[Work]:
-        """Runs the model over the next tokens of each request."""
+    def _run(
+        self, work: list[Work], row_tokens: int, num_rows: int
+    ) -> list[tuple[Generation, int]]:
+        """Runs the model over the next tokens of each request, and returns what was said."""
         requests = [generation.request for generation, _ in work]
         counts = np.array([count for _, count in work], np.int32)
         with self.stats.in_pagedkv:
