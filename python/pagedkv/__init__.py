@@ -1,8 +1,10 @@
 """Paged KV-cache engine for JAX serving stacks.
 
-The control plane (`CacheManager` and what it is made of) needs no JAX and is imported here. The
-data plane, the JAX ops that write and read pages, is in `pagedkv.ops`.
+The control plane (`CacheManager` and what it is made of) needs no JAX. The data plane is
+`PagedAttentionCache` and, below it, the ops of `pagedkv.ops`; JAX is imported when they are.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from pagedkv._core import AttentionSpec as AttentionSpec
 from pagedkv._core import CacheGroupsConfig as CacheGroupsConfig
@@ -22,3 +24,14 @@ from pagedkv._core import none_hash as none_hash
 from pagedkv.specs import RuntimePageBudgetEstimate as RuntimePageBudgetEstimate
 from pagedkv.specs import create_kv_cache_specs_from_config as create_kv_cache_specs_from_config
 from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_budget
+
+if TYPE_CHECKING:
+    from pagedkv.cache import PagedAttentionCache as PagedAttentionCache
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PagedAttentionCache":
+        from pagedkv.cache import PagedAttentionCache
+
+        return PagedAttentionCache
+    raise AttributeError(f"module 'pagedkv' has no attribute {name!r}")
