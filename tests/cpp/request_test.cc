@@ -25,8 +25,9 @@ TEST(RequestTest, AppendsTokens) {
 
 TEST(RequestTest, HashesOnlyFullPages) {
   Request request("a", {1, 2, 3, 4, 5});
-  const PageHash root = none_hash();
-  EXPECT_EQ(request.page_hashes(2, root).size(), 2U);
+  const PageHasher hasher;
+  const PageHash root = hasher.root();
+  EXPECT_EQ(request.page_hashes(2, hasher).size(), 2U);
   EXPECT_EQ(request.page_hash(0), hash_page(root, std::vector<TokenId>{1, 2}));
   EXPECT_EQ(request.page_hash(1), hash_page(request.page_hash(0), std::vector<TokenId>{3, 4}));
   EXPECT_THROW(request.page_hash(2), std::out_of_range);
@@ -37,11 +38,12 @@ TEST(RequestTest, HashesOnlyFullPages) {
 
 TEST(RequestTest, HashesAnewForAnotherPageSizeOrRoot) {
   Request request("a", {1, 2, 3, 4});
-  const PageHash root = none_hash();
-  const PageHash other = none_hash("another seed");
-  request.page_hashes(2, root);
-  EXPECT_EQ(request.page_hashes(4, root).size(), 1U);
-  EXPECT_EQ(request.page_hashes(4, other)[0], hash_page(other, std::vector<TokenId>{1, 2, 3, 4}));
+  const PageHasher hasher;
+  const PageHasher other(HashAlgorithm::kSha256Cbor, "another seed");
+  request.page_hashes(2, hasher);
+  EXPECT_EQ(request.page_hashes(4, hasher).size(), 1U);
+  EXPECT_EQ(request.page_hashes(4, other)[0],
+            hash_page(other.root(), std::vector<TokenId>{1, 2, 3, 4}));
 }
 
 TEST(RequestTest, HasNoDigestsBeforeAManagerSawIt) {
