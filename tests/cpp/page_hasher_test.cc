@@ -187,6 +187,42 @@ TEST(PageHashChainTest, RefusesAPageOfTheWrongSize) {
   EXPECT_TRUE(chain.digests().empty());
 }
 
+TEST(PageHashChainTest, TruncatesAndHashesOtherTokensInstead) {
+  PageHashChain chain(2);
+  chain.extend(std::vector<TokenId>{1, 2, 3, 4, 5, 6});
+  chain.truncate(5);
+  EXPECT_EQ(chain.digests().size(), 3U);
+  chain.truncate(1);
+  EXPECT_EQ(chain.digests().size(), 1U);
+  const std::vector<TokenId> other = {1, 2, 7, 8};
+  chain.extend(other);
+  EXPECT_THAT(chain.digests(), testing::ElementsAreArray(golden_chain(2, none_hash(), other)));
+  chain.truncate(0);
+  EXPECT_TRUE(chain.digests().empty());
+}
+
+TEST(PageHashChainTest, HashesTheKeysOfEachPage) {
+  const ExtraKeys keys(std::nullopt, {{"cat", 3, 2}}, "salt");
+  const std::vector<TokenId> tokens = {1, 2, 3, 4, 5, 6, 7, 8};
+  PageHashChain chain(2);
+  chain.extend(tokens, keys);
+  PageHash parent = none_hash();
+  for (std::size_t page = 0; page < 4; ++page) {
+    std::vector<std::byte> extra;
+    keys.encode_page(page, 2, extra);
+    EXPECT_EQ(extra.empty(), page == 3);
+    parent = golden_page(parent, std::span(tokens).subspan(2 * page, 2), extra);
+    EXPECT_EQ(chain.digests()[page], parent);
+  }
+}
+
+TEST(PageHashChainTest, RefusesKeysThatTheAlgorithmCannotTake) {
+  PageHashChain chain(2, PageHasher(HashAlgorithm::kSha256));
+  const ExtraKeys keys(std::nullopt, {{"cat", 3, 2}}, std::nullopt);
+  EXPECT_THROW(chain.extend(std::vector<TokenId>{1, 2, 3, 4}, keys), std::invalid_argument);
+  EXPECT_EQ(chain.digests().size(), 1U);
+}
+
 TEST(PageHashChainTest, MatchesTheGoldenModelUnderRandomExtends) {
   for (unsigned seed = 0; seed < 50; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);

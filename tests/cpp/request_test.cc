@@ -51,5 +51,32 @@ TEST(RequestTest, HasNoDigestsBeforeAManagerSawIt) {
   EXPECT_THROW(request.page_hash(0), std::invalid_argument);
 }
 
+TEST(RequestTest, CountsThePagesToHash) {
+  Request request("a", {1, 2, 3, 4, 5});
+  const PageHasher hasher;
+  EXPECT_EQ(request.num_pages_to_hash(2, hasher), 2);
+  request.page_hashes(2, hasher);
+  EXPECT_EQ(request.num_pages_to_hash(2, hasher), 0);
+  EXPECT_EQ(request.num_pages_to_hash(1, hasher), 5) << "another page size";
+  EXPECT_EQ(request.num_pages_to_hash(2, PageHasher(HashAlgorithm::kPagedkv)), 2);
+  request.append(6);
+  EXPECT_EQ(request.num_pages_to_hash(2, hasher), 1);
+}
+
+TEST(RequestTest, RefusesKeysBehindItsLastToken) {
+  const auto with_item = [](MultimodalItem item) {
+    Request("a", {1, 2, 3}, ExtraKeys(std::nullopt, {std::move(item)}, std::nullopt));
+  };
+  EXPECT_NO_THROW(with_item({"cat", 1, 2}));
+  EXPECT_THROW(with_item({"cat", 2, 2}), std::invalid_argument);
+  EXPECT_THROW(with_item({"cat", 4, 1}), std::invalid_argument);
+}
+
+TEST(RequestTest, RefusesToBeHashedWithoutItsKeys) {
+  Request request("a", {1, 2}, ExtraKeys(std::nullopt, {}, "salt"));
+  EXPECT_NO_THROW(request.page_hashes(2, PageHasher(HashAlgorithm::kPagedkv)));
+  EXPECT_THROW(request.page_hashes(2, PageHasher(HashAlgorithm::kSha256)), std::invalid_argument);
+}
+
 }  // namespace
 }  // namespace pagedkv

@@ -83,8 +83,9 @@ void CacheManager::detach(Request& request) {
 }
 
 std::int32_t CacheManager::match(Request& request) {
+  if (!enable_caching_) return 0;
   const auto hashes = request.page_hashes(page_size(), hasher_);
-  if (!enable_caching_ || request.is_allocated() || request.num_tokens() == 0) return 0;
+  if (request.is_allocated() || request.num_tokens() == 0) return 0;
   return coordinator_.find_longest_hit(pool_, hashes, request.num_tokens() - 1, hit_);
 }
 

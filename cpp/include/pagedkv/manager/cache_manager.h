@@ -53,7 +53,7 @@ class CacheManager {
   /// a request that holds pages. Holds nothing: pages may go until `allocate`. Changes nothing but
   /// the digests of `request`, and scratch memory.
   ///
-  /// Throws `std::invalid_argument` for extra keys that the hasher cannot take.
+  /// Throws `std::invalid_argument` for extra keys that the hasher cannot take, if caching is on.
   std::int32_t match(Request& request);
 
   /// Makes room for `num_new_tokens` tokens after those computed. The first call of a request
