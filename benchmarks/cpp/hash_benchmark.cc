@@ -10,6 +10,7 @@
 #include "pagedkv/hash/page_hash_chain.h"
 #include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/hash/sha256.h"
+#include "pagedkv/hash/xxh3.h"
 
 #if defined(PAGEDKV_HAVE_OPENSSL)
 #include <openssl/sha.h>
@@ -82,25 +83,35 @@ void bench_encode(benchmark::State& state, const std::vector<TokenId>& tokens) {
 }
 
 // Time of one page: each has the one before as its parent.
-void bench_hash_page(benchmark::State& state, const std::vector<TokenId>& tokens) {
-  PageHash parent = none_hash();
+void bench_hash_page(benchmark::State& state, const std::vector<TokenId>& tokens,
+                     HashAlgorithm algorithm) {
+  const PageHasher hasher(algorithm);
+  PageHash parent = hasher.root();
   std::size_t page = 0;
   for (auto _ : state) {
-    parent = hash_page(parent, std::span(tokens).subspan(page * kPageSize, kPageSize));
+    parent = hasher.hash_page(parent, std::span(tokens).subspan(page * kPageSize, kPageSize));
     page = (page + 1) % (kPromptTokens / kPageSize);
   }
   benchmark::DoNotOptimize(parent);
 }
 
-void bench_chain(benchmark::State& state, const std::vector<TokenId>& tokens) {
-  const PageHash root = none_hash();
+void bench_chain(benchmark::State& state, const std::vector<TokenId>& tokens,
+                 HashAlgorithm algorithm, const ExtraKeys& extra_keys) {
+  const PageHasher hasher(algorithm);
   for (auto _ : state) {
-    PageHashChain chain(kPageSize, root);
-    chain.extend(tokens);
+    PageHashChain chain(kPageSize, hasher);
+    chain.extend(tokens, extra_keys);
     benchmark::DoNotOptimize(chain.digests().back());
   }
   state.SetItemsProcessed(state.iterations() * std::int64_t{kPromptTokens / kPageSize});  // pages
 }
+
+void bench_xxh3(benchmark::State& state) {
+  const std::vector<std::byte> message(static_cast<std::size_t>(state.range(0)), std::byte{7});
+  for (auto _ : state) benchmark::DoNotOptimize(xxh3_128(message));
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(bench_xxh3)->Name("xxh3_128")->Arg(90)->Arg(200)->Arg(1 << 20);
 
 void register_all() {
   for (const Sha256Isa isa : supported_sha256_isas()) {
@@ -115,8 +126,16 @@ void register_all() {
   for (const auto& [tokens_name, tokens] : prompts) {
     const std::string suffix = std::string("/") + tokens_name;
     benchmark::RegisterBenchmark(("encode_16_tokens" + suffix).c_str(), bench_encode, tokens);
-    benchmark::RegisterBenchmark(("hash_page_16_tokens" + suffix).c_str(), bench_hash_page, tokens);
-    benchmark::RegisterBenchmark(("hash_prompt_8k_tokens" + suffix).c_str(), bench_chain, tokens);
+    for (const HashAlgorithm algorithm : all_hash_algorithms()) {
+      const std::string suffixes = "/" + std::string(name(algorithm)) + suffix;
+      benchmark::RegisterBenchmark(("hash_page_16_tokens" + suffixes).c_str(), bench_hash_page,
+                                   tokens, algorithm);
+      benchmark::RegisterBenchmark(("hash_prompt_8k_tokens" + suffixes).c_str(), bench_chain,
+                                   tokens, algorithm, ExtraKeys());
+    }
+    const ExtraKeys keys(LoraKey{"adapter", "/models/adapter"}, {{"image", 100, 576}}, "tenant");
+    benchmark::RegisterBenchmark(("hash_prompt_8k_tokens/sha256_cbor_with_keys" + suffix).c_str(),
+                                 bench_chain, tokens, HashAlgorithm::kSha256Cbor, keys);
   }
 }
 

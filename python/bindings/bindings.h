@@ -9,9 +9,10 @@ using namespace nb::literals;
 
 // One function per file of this folder, called in this order by module.cc.
 void bind_spec(nb::module_& m);
-void bind_hash(nb::module_& m);
+void bind_extra_keys(nb::module_& m);
 void bind_pool(nb::module_& m);
 void bind_request(nb::module_& m);
+void bind_hash(nb::module_& m);
 void bind_manager(nb::module_& m);
 
 }  // namespace pagedkv

@@ -1,13 +1,16 @@
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include <optional>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "arrays.h"
 #include "bindings.h"
+#include "gil.h"
 #include "pagedkv/batch/batch_tables.h"
 #include "pagedkv/error.h"
 #include "pagedkv/manager/cache_manager.h"
@@ -17,23 +20,46 @@ namespace {
 
 /// The core's manager, and a Python reference to each request that holds pages of it: the core
 /// keeps plain pointers to them.
+///
+/// Hashing and matching long prompts go on without Python's lock. Meanwhile nothing changes but the
+/// digests of that one request and scratch memory, so counters and tables may be read; all that
+/// would change the manager or the request is refused.
 class OwningManager {
  public:
   OwningManager(PageId num_pages, const std::vector<CacheGroupSpec>& kv_cache_groups,
-                std::int32_t max_model_len, bool enable_caching)
-      : core_(num_pages, kv_cache_groups, max_model_len, enable_caching) {}
+                std::int32_t max_model_len, bool enable_caching, const PageHasher& hasher)
+      : core_(num_pages, kv_cache_groups, max_model_len, enable_caching, hasher) {}
 
   const CacheManager& core() const { return core_; }
-  CacheManager& core() { return core_; }
+
+  std::int32_t match(Request& request) {
+    const Use use(*this, request, "CacheManager.match");
+    return without_gil_if_long(request.num_tokens() / core_.page_size(),
+                               [&] { return core_.match(request); });
+  }
 
   bool allocate(Request& request, std::int32_t num_new_tokens, std::int32_t num_cached_tokens) {
+    const Use use(*this, request, "CacheManager.allocate");
+    if (num_cached_tokens > 0) hash(request);
     const bool is_new = !request.is_allocated();
     const bool done = core_.allocate(request, num_new_tokens, num_cached_tokens);
     if (done && is_new) held_.emplace(&request, nb::find(request));
     return done;
   }
 
+  void commit(Request& request, std::int32_t num_computed_tokens) {
+    const Use use(*this, request, "CacheManager.commit");
+    hash(request);
+    core_.commit(request, num_computed_tokens);
+  }
+
+  bool reset_prefix_cache() {
+    const ExclusiveUse use(use_flag_, "CacheManager.reset_prefix_cache", "manager");
+    return core_.reset_prefix_cache();
+  }
+
   void free(Request& request) {
+    const Use use(*this, request, "CacheManager.free");
     core_.free(request);
     held_.erase(&request);
   }
@@ -50,6 +76,23 @@ class OwningManager {
   }
 
  private:
+  struct Use {
+    Use(OwningManager& self, Request& request, std::string_view operation)
+        : manager(self.use_flag_, operation, "manager"),
+          request(request.use_flag(), operation, "request") {}
+    ExclusiveUse manager;
+    ExclusiveUse request;
+  };
+
+  // What the core would hash under Python's lock, if it is long.
+  void hash(Request& request) {
+    if (!core_.enable_caching()) return;
+    const std::int64_t num_pages = request.num_pages_to_hash(core_.page_size(), core_.hasher());
+    if (num_pages < kMinPagesWithoutGil) return;
+    without_gil_if_long(num_pages, [&] { request.page_hashes(core_.page_size(), core_.hasher()); });
+  }
+
+  UseFlag use_flag_;
   std::unordered_map<Request*, nb::object> held_;
   CacheManager core_;  // after held_: it lets go of the requests before they are released
 };
@@ -95,13 +138,16 @@ Int32Array slot_mapping(const OwningManager& manager, const Requests& requests,
 
 void bind_life_of_a_request(nb::class_<OwningManager>& manager) {
   manager
-      .def(
-          "match", [](OwningManager& self, Request& request) { return self.core().match(request); },
-          "request"_a, R"doc(
+      .def("match", &OwningManager::match, "request"_a, R"doc(
 Tokens of the longest prefix of ``request`` that is cached in every group.
 
 A multiple of ``page_size``, and less than ``request.num_tokens``: one token is left to compute the
 next from. 0 for a request that holds pages. Holds nothing: the pages may go until ``allocate``.
+Long prompts are hashed and looked up without Python's lock.
+
+Raises:
+  ValueError: If the request has extra keys that the hash algorithm does not take.
+  RuntimeError: If another thread uses the manager or the request.
 )doc")
       .def("allocate", &OwningManager::allocate, "request"_a, "num_new_tokens"_a, nb::kw_only(),
            "num_cached_tokens"_a = 0, R"doc(
@@ -124,12 +170,7 @@ Raises:
   ValueError: If a count is out of range, if the prefix is no longer cached, or if the request
     holds pages of another manager.
 )doc")
-      .def(
-          "commit",
-          [](OwningManager& self, Request& request, std::int32_t num_computed_tokens) {
-            self.core().commit(request, num_computed_tokens);
-          },
-          "request"_a, "num_computed_tokens"_a, R"doc(
+      .def("commit", &OwningManager::commit, "request"_a, "num_computed_tokens"_a, R"doc(
 Says that the K/V of the first ``num_computed_tokens`` tokens is in the pages.
 
 Call it when the step that computes them is launched, before anything that reads the pages is: from
@@ -222,6 +263,9 @@ void bind_state(nb::class_<OwningManager>& manager) {
           "page_size", [](const OwningManager& m) { return m.core().page_size(); },
           "Tokens a page holds.")
       .def_prop_ro("max_model_len", [](const OwningManager& m) { return m.core().max_model_len(); })
+      .def_prop_ro(
+          "hasher", [](const OwningManager& m) { return m.core().hasher(); },
+          "How pages are named.")
       .def_prop_ro("enable_caching",
                    [](const OwningManager& m) { return m.core().enable_caching(); })
       .def_prop_ro(
@@ -231,7 +275,7 @@ void bind_state(nb::class_<OwningManager>& manager) {
           },
           "Share of the pages that is not free, from 0 to 1. The null page counts as used.")
       .def(
-          "reset_prefix_cache", [](OwningManager& m) { return m.core().reset_prefix_cache(); },
+          "reset_prefix_cache", &OwningManager::reset_prefix_cache,
           "Forgets all cached content. Returns False and does nothing while a request holds pages.")
       .def(
           "check_invariants", [](const OwningManager& m) { m.core().check_invariants(); },
@@ -249,12 +293,21 @@ for the tokens of the next step, ``commit`` says that their K/V is computed (onl
 find it), and so on; ``free`` gives the pages back. The manager keeps a reference to each request
 that holds pages.
 
-Not thread-safe. Deterministic: the same calls give the same page ids. A call that raises, and an
+Not thread-safe: a call that another thread's call is in the way of raises RuntimeError. Counters and
+tables may be read at any time. Deterministic: the same calls give the same page ids. A call that raises, and an
 ``allocate`` that returns False, leave everything as it was.
 )doc");
-  manager.def(nb::init<PageId, const std::vector<CacheGroupSpec>&, std::int32_t, bool>(),
-              "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
-              R"doc(
+  manager.def(
+      "__init__",
+      [](OwningManager* self, PageId num_pages, const std::vector<CacheGroupSpec>& kv_cache_groups,
+         std::int32_t max_model_len, bool enable_caching, std::string_view hash_algorithm,
+         std::optional<std::string_view> hash_seed) {
+        const PageHasher hasher(hash_algorithm_named(hash_algorithm),
+                                hash_seed.value_or(kDefaultHashSeed));
+        new (self) OwningManager(num_pages, kv_cache_groups, max_model_len, enable_caching, hasher);
+      },
+      "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
+      nb::kw_only(), "hash_algorithm"_a = "sha256_cbor", "hash_seed"_a = nb::none(), R"doc(
 Makes an empty cache.
 
 Args:
@@ -262,10 +315,12 @@ Args:
   kv_cache_groups: Groups of layers; all share the pool, each has its own page tables.
   max_model_len: Most tokens a request may have.
   enable_caching: Whether requests find each other's pages.
+  hash_algorithm: How pages are named, one of ``hash_algorithms()``; see ``PageHasher``.
+  hash_seed: Caches with different seeds share nothing. vLLM's default if None.
 
 Raises:
   ValueError: If a size is below 1, there are no groups, groups differ in page size, or slots
-    (``num_pages * page_size``) do not fit in int32.
+    (``num_pages * page_size``) do not fit in int32, or the algorithm is unknown.
 
 Example:
 

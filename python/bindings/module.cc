@@ -3,8 +3,9 @@
 NB_MODULE(_core, m) {
   m.doc() = "C++ core of pagedkv. Import from `pagedkv`, not from here.";
   pagedkv::bind_spec(m);
-  pagedkv::bind_hash(m);
+  pagedkv::bind_extra_keys(m);
   pagedkv::bind_pool(m);
   pagedkv::bind_request(m);
+  pagedkv::bind_hash(m);
   pagedkv::bind_manager(m);
 }

@@ -103,27 +103,27 @@ Raises:
       .def(
           "find",
           [](const PagePool& pool, nb::bytes digest, GroupId group) -> std::optional<PageId> {
-            const PageId page = pool.find(page_hash_of(digest, "PagePool.find"), group);
+            const PageId page = pool.find(any_page_hash_of(digest, "PagePool.find"), group);
             return page == kNoPage ? std::nullopt : std::optional(page);
           },
           "digest"_a, "group"_a = 0, R"doc(
 The oldest page whose content has this digest in ``group``, or None.
 
 Raises:
-  ValueError: If ``digest`` is not 32 bytes.
+  ValueError: If ``digest`` is not 16 or 32 bytes.
 )doc")
       .def(
           "cache",
           [](PagePool& pool, PageId page, nb::bytes digest, GroupId group) {
-            pool.cache(page, page_hash_of(digest, "PagePool.cache"), group);
+            pool.cache(page, any_page_hash_of(digest, "PagePool.cache"), group);
           },
           "page"_a, "digest"_a, "group"_a = 0, R"doc(
 Makes the content of a held page findable.
 
 Raises:
   IndexError: If ``page`` is out of range.
-  ValueError: If nobody holds ``page``, if it is cached already, if ``digest`` is not 32 bytes, or
-    if ``group`` is negative.
+  ValueError: If nobody holds ``page``, if it is cached already, if ``digest`` is not 16 or 32
+    bytes, or if ``group`` is negative.
 )doc")
       .def("reset_prefix_cache", &PagePool::reset_prefix_cache,
            "Forgets the content of every page. Returns False and does nothing while one is held.")

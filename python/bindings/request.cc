@@ -1,34 +1,74 @@
 #include "pagedkv/manager/request.h"
 
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "arrays.h"
 #include "bindings.h"
 #include "digests.h"
+#include "gil.h"
 
 namespace pagedkv {
+namespace {
+
+using Lora = std::optional<std::pair<std::string, std::string>>;
+
+void init_request(Request* self, std::string request_id, nb::handle tokens, Lora lora,
+                  std::vector<MultimodalItem> mm_items, std::optional<std::string> cache_salt,
+                  std::optional<PromptEmbeds> prompt_embeds) {
+  auto lora_key = lora ? std::optional<LoraKey>({lora->first, lora->second}) : std::nullopt;
+  new (self) Request(std::move(request_id), int32_values(tokens, "Request", "tokens"),
+                     ExtraKeys(std::move(lora_key), std::move(mm_items), std::move(cache_salt),
+                               std::move(prompt_embeds)));
+}
+
+DigestArray page_hashes(Request& request, std::size_t first_page) {
+  const ExclusiveUse use(request.use_flag(), "Request.page_hashes", "request");
+  const auto hashes = request.page_hashes();
+  return array_of(hashes.subspan(std::min(first_page, hashes.size())),
+                  request.hasher().algorithm());
+}
+
+nb::object lora_of(const Request& request) {
+  const auto& lora = request.extra_keys().lora();
+  return lora ? nb::object(nb::make_tuple(lora->name, lora->path)) : nb::none();
+}
+
+}  // namespace
 
 void bind_request(nb::module_& m) {
   nb::class_<Request>(m, "Request", R"doc(
 The tokens of one sequence, owned by C++, and the digests of its full pages.
 
-Tokens are only ever appended. A request holds pages of one manager at a time.
+Tokens are only ever appended. A request holds pages of one manager at a time. What besides the
+tokens decides the content of its pages is given once: pages with different keys are never shared.
 )doc")
-      .def(
-          "__init__",
-          [](Request* self, std::string request_id, nb::handle tokens) {
-            new (self) Request(std::move(request_id), int32_values(tokens, "Request", "tokens"));
-          },
-          "request_id"_a, "tokens"_a, R"doc(
+      .def("__init__", &init_request, "request_id"_a, "tokens"_a, nb::kw_only(),
+           "lora"_a = nb::none(), "mm_items"_a = nb::make_tuple(), "cache_salt"_a = nb::none(),
+           "prompt_embeds"_a = nb::none(), R"doc(
 Copies the prompt.
 
 Args:
   request_id: A name for messages; nothing depends on its being unique.
   tokens: Token ids, shape ``[n]``: an integer array (int32 is fastest) or a sequence of int.
+  lora: The adapter, as ``(name, path)``. Decides every page.
+  mm_items: ``MultimodalItem``s, in any order. Each decides the pages it reaches, and so those
+    behind them.
+  cache_salt: Requests with different salts share nothing: one for each tenant keeps them apart.
+  prompt_embeds: Embeddings in place of the prompt's first tokens, as ``PromptEmbeds``.
 
 Raises:
   TypeError: If ``tokens`` are not integers in one dimension.
-  ValueError: If a token does not fit in int32.
+  ValueError: If a token does not fit in int32; for an empty name, identifier or salt; for items
+    and embeddings that the tokens do not hold.
 
 Example:
 
@@ -47,12 +87,18 @@ Example:
           "tokens", [](const Request& request) { return copy_of(request.tokens()); },
           nb::rv_policy::move, "A copy of the tokens: int32, shape ``[num_tokens]``.")
       .def(
-          "append", [](Request& request, TokenId token) { request.append(token); }, "token"_a,
-          "Appends one token.")
+          "append",
+          [](Request& request, TokenId token) {
+            const ExclusiveUse use(request.use_flag(), "Request.append", "request");
+            request.append(token);
+          },
+          "token"_a, "Appends one token.")
       .def(
           "append",
           [](Request& request, nb::handle tokens) {
-            request.append(int32_values(tokens, "Request.append", "tokens"));
+            const auto values = int32_values(tokens, "Request.append", "tokens");
+            const ExclusiveUse use(request.use_flag(), "Request.append", "request");
+            request.append(values);
           },
           "tokens"_a, R"doc(
 Appends tokens: an integer array of one dimension, or a sequence of int.
@@ -63,7 +109,11 @@ Raises:
 )doc")
       .def(
           "page_hash",
-          [](Request& request, std::int32_t page) { return bytes_of(request.page_hash(page)); },
+          [](Request& request, std::int32_t page) {
+            const ExclusiveUse use(request.use_flag(), "Request.page_hash", "request");
+            const PageHash& digest = request.page_hash(page);
+            return bytes_of(digest, request.hasher().algorithm());
+          },
           "page"_a, R"doc(
 The digest that names the content of full page ``page``: equal for requests that share it.
 
@@ -73,6 +123,28 @@ Raises:
   ValueError: If no manager has seen the request yet.
   IndexError: If page ``page`` is not full.
 )doc")
+      .def("page_hashes", &page_hashes, nb::kw_only(), "first_page"_a = 0, R"doc(
+The digests of all full pages from ``first_page`` on, for routers, events and shared stores.
+
+Pages are of the size of the manager that last saw the request (``match`` or ``allocate``).
+
+Returns:
+  A fresh uint8 array, shape ``[pages, digest_bytes]``.
+
+Raises:
+  ValueError: If no manager has seen the request yet.
+)doc")
+      .def_prop_ro("lora", &lora_of, nb::sig("def lora(self) -> tuple[str, str] | None"),
+                   "Name and path of the adapter.")
+      .def_prop_ro(
+          "mm_items",
+          [](const Request& request) {
+            const auto items = request.extra_keys().mm_items();
+            return std::vector<MultimodalItem>(items.begin(), items.end());
+          },
+          "The multimodal items, by rising offset.")
+      .def_prop_ro("cache_salt",
+                   [](const Request& request) { return request.extra_keys().cache_salt(); })
       .def("__repr__", [](const Request& request) {
         return nb::str("Request({!r}, num_tokens={}, num_computed_tokens={})")
             .format(request.request_id(), request.num_tokens(), request.num_computed_tokens());

@@ -76,6 +76,27 @@ TEST_F(CacheManagerTest, GrowsARequestPageByPage) {
   manager_.check_invariants();
 }
 
+TEST_F(CacheManagerTest, NeverSharesBetweenSalts) {
+  const auto salted = [](std::string salt) { return ExtraKeys(std::nullopt, {}, std::move(salt)); };
+  Request red("red", tokens_of(8), salted("red"));
+  compute(red);
+  Request blue("blue", tokens_of(8), salted("blue"));
+  Request plain("plain", tokens_of(8));
+  Request red_again("red again", tokens_of(8), salted("red"));
+  EXPECT_EQ(manager_.match(blue), 0);
+  EXPECT_EQ(manager_.match(plain), 0);
+  EXPECT_EQ(manager_.match(red_again), 4);
+}
+
+TEST_F(CacheManagerTest, RefusesKeysThatItsHasherCannotTake) {
+  CacheManager pickler(8, groups_of(1), 32, true, PageHasher(HashAlgorithm::kSha256));
+  Request salted("salted", tokens_of(8), ExtraKeys(std::nullopt, {}, "salt"));
+  EXPECT_THROW(pickler.match(salted), std::invalid_argument);
+  EXPECT_THROW((void)pickler.allocate(salted, 8), std::invalid_argument);
+  EXPECT_FALSE(salted.is_allocated());
+  pickler.check_invariants();
+}
+
 TEST_F(CacheManagerTest, SharesAPrefixOnlyOnceItIsCommitted) {
   Request first("a", tokens_of(10));
   Request second("b", tokens_of(10));

@@ -131,7 +131,7 @@ TEST(PageHasherTest, MatchesTheGoldenModelForTwoByteTokens) {
 }
 
 TEST(PageHashChainTest, StartsEmpty) {
-  PageHashChain chain(4, none_hash());
+  PageHashChain chain(4);
   EXPECT_EQ(chain.page_size(), 4);
   chain.extend({});
   chain.extend(std::vector<TokenId>{1, 2, 3});
@@ -139,21 +139,21 @@ TEST(PageHashChainTest, StartsEmpty) {
 }
 
 TEST(PageHashChainTest, RefusesPagesWithoutTokens) {
-  EXPECT_THROW(PageHashChain(0, none_hash()), std::invalid_argument);
-  EXPECT_THROW(PageHashChain(-1, none_hash()), std::invalid_argument);
+  EXPECT_THROW(PageHashChain(0), std::invalid_argument);
+  EXPECT_THROW(PageHashChain(-1), std::invalid_argument);
 }
 
 TEST(PageHashChainTest, EqualsPagesHashedOneAtATime) {
   std::mt19937 random(1);
   const auto tokens = random_tokens(random, 1000);
-  PageHashChain chain(16, none_hash());
+  PageHashChain chain(16);
   chain.extend(tokens);
   EXPECT_THAT(chain.digests(), testing::ElementsAreArray(golden_chain(16, none_hash(), tokens)));
 }
 
 TEST(PageHashChainTest, HashesOnlyWhatBecameFull) {
   std::vector<TokenId> tokens = {1, 2, 3, 4, 5};
-  PageHashChain chain(2, none_hash());
+  PageHashChain chain(2);
   chain.extend(tokens);
   const std::vector<PageHash> before(chain.digests().begin(), chain.digests().end());
   tokens[0] = 99;  // in a page that is hashed already, so not read again
@@ -165,7 +165,7 @@ TEST(PageHashChainTest, HashesOnlyWhatBecameFull) {
 }
 
 TEST(PageHashChainTest, KeepsItsDigestsWhenTheSequenceIsShorter) {
-  PageHashChain chain(2, none_hash());
+  PageHashChain chain(2);
   chain.extend(std::vector<TokenId>{1, 2, 3, 4});
   chain.extend(std::vector<TokenId>{1, 2});
   EXPECT_EQ(chain.digests().size(), 2U);
@@ -173,7 +173,7 @@ TEST(PageHashChainTest, KeepsItsDigestsWhenTheSequenceIsShorter) {
 
 TEST(PageHashChainTest, AppendsAPageWithExtraKeys) {
   const std::vector<TokenId> tokens = {1, 2, 3, 4};
-  PageHashChain chain(2, none_hash());
+  PageHashChain chain(2);
   chain.append_page(std::span(tokens).first(2), bytes_of("\x05"));
   chain.extend(tokens);
   const PageHash first = hash_page(none_hash(), std::span(tokens).first(2), bytes_of("\x05"));
@@ -182,9 +182,45 @@ TEST(PageHashChainTest, AppendsAPageWithExtraKeys) {
 }
 
 TEST(PageHashChainTest, RefusesAPageOfTheWrongSize) {
-  PageHashChain chain(2, none_hash());
+  PageHashChain chain(2);
   EXPECT_THROW(chain.append_page(std::vector<TokenId>{1}), std::invalid_argument);
   EXPECT_TRUE(chain.digests().empty());
+}
+
+TEST(PageHashChainTest, TruncatesAndHashesOtherTokensInstead) {
+  PageHashChain chain(2);
+  chain.extend(std::vector<TokenId>{1, 2, 3, 4, 5, 6});
+  chain.truncate(5);
+  EXPECT_EQ(chain.digests().size(), 3U);
+  chain.truncate(1);
+  EXPECT_EQ(chain.digests().size(), 1U);
+  const std::vector<TokenId> other = {1, 2, 7, 8};
+  chain.extend(other);
+  EXPECT_THAT(chain.digests(), testing::ElementsAreArray(golden_chain(2, none_hash(), other)));
+  chain.truncate(0);
+  EXPECT_TRUE(chain.digests().empty());
+}
+
+TEST(PageHashChainTest, HashesTheKeysOfEachPage) {
+  const ExtraKeys keys(std::nullopt, {{"cat", 3, 2}}, "salt");
+  const std::vector<TokenId> tokens = {1, 2, 3, 4, 5, 6, 7, 8};
+  PageHashChain chain(2);
+  chain.extend(tokens, keys);
+  PageHash parent = none_hash();
+  for (std::size_t page = 0; page < 4; ++page) {
+    std::vector<std::byte> extra;
+    keys.encode_page(page, 2, extra);
+    EXPECT_EQ(extra.empty(), page == 3);
+    parent = golden_page(parent, std::span(tokens).subspan(2 * page, 2), extra);
+    EXPECT_EQ(chain.digests()[page], parent);
+  }
+}
+
+TEST(PageHashChainTest, RefusesKeysThatTheAlgorithmCannotTake) {
+  PageHashChain chain(2, PageHasher(HashAlgorithm::kSha256));
+  const ExtraKeys keys(std::nullopt, {{"cat", 3, 2}}, std::nullopt);
+  EXPECT_THROW(chain.extend(std::vector<TokenId>{1, 2, 3, 4}, keys), std::invalid_argument);
+  EXPECT_EQ(chain.digests().size(), 1U);
 }
 
 TEST(PageHashChainTest, MatchesTheGoldenModelUnderRandomExtends) {
@@ -192,15 +228,16 @@ TEST(PageHashChainTest, MatchesTheGoldenModelUnderRandomExtends) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937 random(seed);
     const auto page_size = static_cast<std::int32_t>(1 + random() % 20);
-    const PageHash root = none_hash(std::to_string(seed));
-    PageHashChain chain(page_size, root);
+    const PageHasher hasher(HashAlgorithm::kSha256Cbor, std::to_string(seed));
+    PageHashChain chain(page_size, hasher);
     std::vector<TokenId> tokens;
     for (int step = 0; step < 30; ++step) {
       const auto added = random_tokens(random, random() % (random() % 4 == 0 ? 100 : 4));
       tokens.insert(tokens.end(), added.begin(), added.end());
       chain.extend(tokens);
-      ASSERT_THAT(chain.digests(), testing::ElementsAreArray(golden_chain(
-                                       static_cast<std::size_t>(page_size), root, tokens)));
+      ASSERT_THAT(chain.digests(),
+                  testing::ElementsAreArray(
+                      golden_chain(static_cast<std::size_t>(page_size), hasher.root(), tokens)));
     }
   }
 }

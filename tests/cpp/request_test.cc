@@ -25,8 +25,9 @@ TEST(RequestTest, AppendsTokens) {
 
 TEST(RequestTest, HashesOnlyFullPages) {
   Request request("a", {1, 2, 3, 4, 5});
-  const PageHash root = none_hash();
-  EXPECT_EQ(request.page_hashes(2, root).size(), 2U);
+  const PageHasher hasher;
+  const PageHash root = hasher.root();
+  EXPECT_EQ(request.page_hashes(2, hasher).size(), 2U);
   EXPECT_EQ(request.page_hash(0), hash_page(root, std::vector<TokenId>{1, 2}));
   EXPECT_EQ(request.page_hash(1), hash_page(request.page_hash(0), std::vector<TokenId>{3, 4}));
   EXPECT_THROW(request.page_hash(2), std::out_of_range);
@@ -37,16 +38,44 @@ TEST(RequestTest, HashesOnlyFullPages) {
 
 TEST(RequestTest, HashesAnewForAnotherPageSizeOrRoot) {
   Request request("a", {1, 2, 3, 4});
-  const PageHash root = none_hash();
-  const PageHash other = none_hash("another seed");
-  request.page_hashes(2, root);
-  EXPECT_EQ(request.page_hashes(4, root).size(), 1U);
-  EXPECT_EQ(request.page_hashes(4, other)[0], hash_page(other, std::vector<TokenId>{1, 2, 3, 4}));
+  const PageHasher hasher;
+  const PageHasher other(HashAlgorithm::kSha256Cbor, "another seed");
+  request.page_hashes(2, hasher);
+  EXPECT_EQ(request.page_hashes(4, hasher).size(), 1U);
+  EXPECT_EQ(request.page_hashes(4, other)[0],
+            hash_page(other.root(), std::vector<TokenId>{1, 2, 3, 4}));
 }
 
 TEST(RequestTest, HasNoDigestsBeforeAManagerSawIt) {
   Request request("a", {1, 2});
   EXPECT_THROW(request.page_hash(0), std::invalid_argument);
+}
+
+TEST(RequestTest, CountsThePagesToHash) {
+  Request request("a", {1, 2, 3, 4, 5});
+  const PageHasher hasher;
+  EXPECT_EQ(request.num_pages_to_hash(2, hasher), 2);
+  request.page_hashes(2, hasher);
+  EXPECT_EQ(request.num_pages_to_hash(2, hasher), 0);
+  EXPECT_EQ(request.num_pages_to_hash(1, hasher), 5) << "another page size";
+  EXPECT_EQ(request.num_pages_to_hash(2, PageHasher(HashAlgorithm::kPagedkv)), 2);
+  request.append(6);
+  EXPECT_EQ(request.num_pages_to_hash(2, hasher), 1);
+}
+
+TEST(RequestTest, RefusesKeysBehindItsLastToken) {
+  const auto with_item = [](MultimodalItem item) {
+    Request("a", {1, 2, 3}, ExtraKeys(std::nullopt, {std::move(item)}, std::nullopt));
+  };
+  EXPECT_NO_THROW(with_item({"cat", 1, 2}));
+  EXPECT_THROW(with_item({"cat", 2, 2}), std::invalid_argument);
+  EXPECT_THROW(with_item({"cat", 4, 1}), std::invalid_argument);
+}
+
+TEST(RequestTest, RefusesToBeHashedWithoutItsKeys) {
+  Request request("a", {1, 2}, ExtraKeys(std::nullopt, {}, "salt"));
+  EXPECT_NO_THROW(request.page_hashes(2, PageHasher(HashAlgorithm::kPagedkv)));
+  EXPECT_THROW(request.page_hashes(2, PageHasher(HashAlgorithm::kSha256)), std::invalid_argument);
 }
 
 }  // namespace

@@ -6,21 +6,27 @@
 
 namespace pagedkv {
 
-PageHashChain::PageHashChain(std::int32_t page_size, const PageHash& root, HashAlgorithm algorithm)
-    : page_size_(static_cast<std::size_t>(page_size)), root_(root), algorithm_(algorithm) {
+PageHashChain::PageHashChain(std::int32_t page_size, const PageHasher& hasher)
+    : page_size_(static_cast<std::size_t>(page_size)), hasher_(hasher) {
   if (page_size < 1) {
     throw_value_error("PageHashChain", "page_size must be at least 1, got ", page_size);
   }
 }
 
-void PageHashChain::extend(std::span<const TokenId> tokens_so_far) {
-  const std::size_t num_full_pages = tokens_so_far.size() / page_size_;
-  if (num_full_pages > digests_.capacity()) {
-    digests_.reserve(std::max(num_full_pages, 2 * digests_.capacity()));
+void PageHashChain::reserve(std::size_t num_pages) {
+  if (num_pages > digests_.capacity()) {
+    digests_.reserve(std::max(num_pages, 2 * digests_.capacity()));
   }
+}
+
+void PageHashChain::extend(std::span<const TokenId> tokens_so_far, const ExtraKeys& extra_keys) {
+  const std::size_t num_full_pages = tokens_so_far.size() / page_size_;
+  reserve(num_full_pages);
+  extra_.clear();
   for (std::size_t page = digests_.size(); page < num_full_pages; ++page) {
+    if (!extra_keys.empty()) extra_keys.encode_page(page, page_size(), extra_);
     const auto tokens = tokens_so_far.subspan(page * page_size_, page_size_);
-    digests_.push_back(hash_page(last(), tokens, {}, algorithm_));
+    digests_.push_back(hasher_.hash_page(last(), tokens, extra_));
   }
 }
 
@@ -29,7 +35,11 @@ void PageHashChain::append_page(std::span<const TokenId> tokens, std::span<const
     throw_value_error("PageHashChain.append_page", "got ", tokens.size(), " tokens, a page holds ",
                       page_size_);
   }
-  digests_.push_back(hash_page(last(), tokens, extra, algorithm_));
+  digests_.push_back(hasher_.hash_page(last(), tokens, extra));
+}
+
+void PageHashChain::truncate(std::size_t num_pages) {
+  if (num_pages < digests_.size()) digests_.resize(num_pages);
 }
 
 }  // namespace pagedkv

@@ -1,25 +1,23 @@
 #include "pagedkv/hash/page_hasher.h"
 
+#include "hash_functions.h"
 #include "pagedkv/error.h"
-#include "sha256_cbor.h"
 
 namespace pagedkv {
 
 PageHash none_hash(std::string_view seed, HashAlgorithm algorithm) {
-  switch (algorithm) {
-    case HashAlgorithm::kSha256Cbor:
-      return sha256_cbor::none_hash(seed);
-  }
-  throw_value_error("none_hash", "unknown algorithm ", static_cast<int>(algorithm));
+  return functions_of(algorithm).none_hash(seed);
 }
 
 PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra, HashAlgorithm algorithm) {
-  switch (algorithm) {
-    case HashAlgorithm::kSha256Cbor:
-      return sha256_cbor::hash_page(parent, tokens, extra);
+  const HashFunctions& functions = functions_of(algorithm);
+  if (!extra.empty() && !functions.takes_extra_keys) {
+    throw_value_error("hash_page", "algorithm ", functions.name,
+                      " takes no extra keys, since pickle is no function of their values; use ",
+                      functions.name, "_cbor");
   }
-  throw_value_error("hash_page", "unknown algorithm ", static_cast<int>(algorithm));
+  return functions.hash_page(parent, tokens, extra);
 }
 
 }  // namespace pagedkv

@@ -86,6 +86,16 @@ Sha256Digest sha256(std::span<const std::byte> message, Sha256Isa isa) {
   return digest_with(implementation(isa).compress, message);
 }
 
+Sha256Digest sha256_padded(std::span<const std::byte> blocks,
+                           std::span<const std::byte, kSha256BlockBytes> last_block) {
+  assert(blocks.size() % kSha256BlockBytes == 0);
+  Sha256Compress* const compress = fastest().compress;
+  Sha256State state = kSha256InitialState;
+  compress(state, blocks.data(), blocks.size() / kSha256BlockBytes);
+  compress(state, last_block.data(), 1);
+  return to_digest(state);
+}
+
 Sha256Digest sha256_linked(const Sha256Digest& link, std::span<std::byte> buffer,
                            std::size_t message_bytes) {
   return linked_with(fastest().digest_linked, link, buffer, message_bytes);

@@ -1,55 +1,29 @@
-#include "sha256_cbor.h"
-
-#include <array>
-#include <cassert>
-#include <vector>
-
-#include "pagedkv/hash/cbor.h"
+#include "hash_functions.h"
+#include "page_cbor.h"
 #include "pagedkv/hash/sha256.h"
 
-namespace pagedkv::sha256_cbor {
+namespace pagedkv {
 namespace {
 
-// Messages of up to about 170 tokens are encoded on the stack.
-constexpr std::size_t kStackBytes = 1024;
-
-// Bytes of a page's message that are neither tokens nor extra keys, at most: the heads of three
-// arrays and strings, the parent, null.
-constexpr std::size_t kMaxFixedBytes = 3 * CborWriter::kMaxHeadBytes + sizeof(PageHash) + 1;
-
-PageHash hash_page_in(std::span<std::byte> buffer, const PageHash& parent,
-                      std::span<const TokenId> tokens, std::span<const std::byte> extra) {
-  constexpr PageHash kRoomForParent;
-  CborWriter writer(buffer);
-  writer.write_array_head(3);
-  writer.write_bytes(kRoomForParent.bytes);
-  assert(writer.size() == kSha256LinkOffset + sizeof(PageHash));
-  writer.write_ints(tokens);
-  extra.empty() ? writer.write_null() : writer.write_encoded(extra);
-  return {sha256_linked(parent.bytes, buffer, writer.size())};
-}
-
-}  // namespace
-
 PageHash none_hash(std::string_view seed) {
-  std::vector<std::byte> buffer(CborWriter::kMaxHeadBytes + seed.size() + CborWriter::kSlackBytes);
-  CborWriter writer(buffer);
-  writer.write_text(seed);
-  return {sha256(std::span(buffer).first(writer.size()))};
+  return hash_seed_cbor(seed, [](auto message) { return PageHash{sha256(message)}; });
 }
 
 PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra) {
+  constexpr PageHash kRoomForParent;
   const std::size_t max_bytes =
-      kMaxFixedBytes + CborWriter::kMaxInt32Bytes * tokens.size() + extra.size();
-  static_assert(kSha256MaxPaddingBytes >= CborWriter::kSlackBytes, "they overlap");
-  const std::size_t buffer_bytes = max_bytes + kSha256MaxPaddingBytes;
-  if (buffer_bytes > kStackBytes) {
-    std::vector<std::byte> buffer(buffer_bytes);
-    return hash_page_in(buffer, parent, tokens, extra);
-  }
-  std::array<std::byte, kStackBytes> buffer;
-  return hash_page_in(buffer, parent, tokens, extra);
+      max_page_cbor_bytes(tokens.size(), extra.size()) + kSha256MaxPaddingBytes;
+  return with_buffer(max_bytes, [&](std::span<std::byte> buffer) {
+    const std::size_t size = write_page_cbor(buffer, kRoomForParent.bytes, tokens, extra);
+    return PageHash{sha256_linked(parent.bytes, buffer, size)};
+  });
 }
 
-}  // namespace pagedkv::sha256_cbor
+}  // namespace
+
+constinit const HashFunctions kSha256CborFunctions = {
+    HashAlgorithm::kSha256Cbor, "sha256_cbor", "sha256_cbor", 32, true, none_hash, hash_page,
+};
+
+}  // namespace pagedkv

@@ -26,12 +26,13 @@ PageId check_sizes(PageId num_pages, std::int32_t page_size, std::int32_t max_mo
 }  // namespace
 
 CacheManager::CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
-                           std::int32_t max_model_len, bool enable_caching, const PageHash& root)
+                           std::int32_t max_model_len, bool enable_caching,
+                           const PageHasher& hasher)
     : coordinator_(kv_cache_groups),
       pool_(check_sizes(num_pages, coordinator_.page_size(), max_model_len)),
       max_model_len_(max_model_len),
       enable_caching_(enable_caching),
-      root_(root) {}
+      hasher_(hasher) {}
 
 CacheManager::~CacheManager() {
   for (RequestState& state : states_) {
@@ -82,8 +83,9 @@ void CacheManager::detach(Request& request) {
 }
 
 std::int32_t CacheManager::match(Request& request) {
-  const auto hashes = request.page_hashes(page_size(), root_);
-  if (!enable_caching_ || request.is_allocated() || request.num_tokens() == 0) return 0;
+  if (!enable_caching_) return 0;
+  const auto hashes = request.page_hashes(page_size(), hasher_);
+  if (request.is_allocated() || request.num_tokens() == 0) return 0;
   return coordinator_.find_longest_hit(pool_, hashes, request.num_tokens() - 1, hit_);
 }
 
@@ -105,6 +107,7 @@ void CacheManager::check_allocate(const Request& request, std::int32_t num_new_t
     throw_value_error(kOperation, "num_cached_tokens must be a multiple of page_size ", page_size(),
                       " and >= 0, got ", num_cached_tokens);
   }
+  if (enable_caching_) request.check_hashable(page_size(), hasher_);
   const std::int64_t num_tokens =
       std::int64_t{request.num_computed_tokens()} + num_cached_tokens + num_new_tokens;
   if (num_tokens > max_model_len_) {
@@ -119,7 +122,7 @@ void CacheManager::check_allocate(const Request& request, std::int32_t num_new_t
 
 // Fills `hit_` with the cached pages of the first `num_cached_tokens` tokens.
 void CacheManager::find_prefix(Request& request, std::int32_t num_cached_tokens) {
-  const auto hashes = request.page_hashes(page_size(), root_);
+  const auto hashes = request.page_hashes(page_size(), hasher_);
   const std::int32_t cached =
       enable_caching_ ? coordinator_.find_longest_hit(pool_, hashes, num_cached_tokens, hit_) : 0;
   if (cached < num_cached_tokens) {
@@ -185,9 +188,10 @@ void CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
     throw_value_error(kOperation, "request '", request.request_id(), "' has room for ",
                       state.num_allocated_tokens, " tokens, got ", num_computed_tokens);
   }
+  std::span<const PageHash> hashes;
+  if (enable_caching_) hashes = request.page_hashes(page_size(), hasher_);  // may throw
   request.num_computed_tokens_ = num_computed_tokens;
   if (!enable_caching_) return;
-  const auto hashes = request.page_hashes(page_size(), root_);
   for (GroupId group = 0; group < num_groups(); ++group) {
     const auto& row = state.pages[static_cast<std::size_t>(group)];
     std::int32_t& num_cached = state.num_cached[static_cast<std::size_t>(group)];

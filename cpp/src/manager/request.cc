@@ -1,23 +1,75 @@
 #include "pagedkv/manager/request.h"
 
+#include <algorithm>
+
 #include "pagedkv/error.h"
 
 namespace pagedkv {
 
-std::span<const PageHash> Request::page_hashes(std::int32_t page_size, const PageHash& root) {
-  if (!chain_ || chain_->page_size() != page_size || chain_->root() != root) {
-    chain_.emplace(page_size, root);
+Request::Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys)
+    : request_id_(std::move(request_id)),
+      tokens_(std::move(tokens)),
+      extra_keys_(std::move(extra_keys)) {
+  for (const MultimodalItem& item : extra_keys_.mm_items()) {
+    if (item.length > num_tokens() - item.offset) {
+      throw_value_error("Request", "multimodal item '", item.identifier, "' covers tokens ",
+                        item.offset, " to ", item.offset + item.length, ", request '", request_id_,
+                        "' has ", num_tokens());
+    }
   }
-  chain_->extend(tokens_);
+  const auto& embeds = extra_keys_.prompt_embeds();
+  if (embeds && embeds->num_rows() > tokens_.size()) {
+    throw_value_error("Request", "there are ", embeds->num_rows(), " prompt embeddings, request '",
+                      request_id_, "' has ", num_tokens(), " tokens");
+  }
+}
+
+bool Request::is_hashed_with(std::int32_t page_size, const PageHasher& hasher) const {
+  return chain_ && chain_->page_size() == page_size && chain_->hasher() == hasher;
+}
+
+void Request::check_hashable(std::int32_t page_size, const PageHasher& hasher) const {
+  if (extra_keys_.empty()) return;
+  if (!takes_extra_keys(hasher.algorithm())) {
+    throw_value_error("Request", "request '", request_id_, "' has extra keys, hash algorithm ",
+                      name(hasher.algorithm()), " takes none; use ", name(hasher.algorithm()),
+                      "_cbor");
+  }
+  const auto& embeds = extra_keys_.prompt_embeds();
+  if (embeds && embeds->page_size() != page_size) {
+    throw_value_error("Request", "prompt embeddings of request '", request_id_,
+                      "' were hashed for pages of ", embeds->page_size(), " tokens, pages have ",
+                      page_size);
+  }
+}
+
+std::span<const PageHash> Request::page_hashes(std::int32_t page_size, const PageHasher& hasher) {
+  check_hashable(page_size, hasher);
+  if (!is_hashed_with(page_size, hasher)) chain_.emplace(page_size, hasher);
+  chain_->extend(tokens_, extra_keys_);
   return chain_->digests();
 }
 
+std::int64_t Request::num_pages_to_hash(std::int32_t page_size, const PageHasher& hasher) const {
+  const auto num_hashed = is_hashed_with(page_size, hasher) ? chain_->digests().size() : 0;
+  return num_tokens() / page_size - static_cast<std::int64_t>(num_hashed);
+}
+
+const PageHashChain& Request::chain(const char* operation) const {
+  if (chain_) return *chain_;
+  throw_value_error(operation, "no manager has seen request '", request_id_, "' yet");
+}
+
+const PageHasher& Request::hasher() const { return chain("Request.hasher").hasher(); }
+
+std::span<const PageHash> Request::page_hashes() {
+  const PageHashChain& seen = chain("Request.page_hashes");
+  return page_hashes(seen.page_size(), PageHasher(seen.hasher()));
+}
+
 const PageHash& Request::page_hash(std::int32_t page) {
-  if (!chain_) {
-    throw_value_error("Request.page_hash", "no manager has seen request '", request_id_, "' yet");
-  }
-  chain_->extend(tokens_);
-  const auto hashes = chain_->digests();
+  chain("Request.page_hash");
+  const auto hashes = page_hashes();
   if (page < 0 || static_cast<std::size_t>(page) >= hashes.size()) {
     throw_index_error("Request.page_hash", "page must be in [0, ", hashes.size(),
                       ") (only full pages have a digest), got ", page);

@@ -4,32 +4,54 @@
 #include <span>
 #include <string_view>
 
+#include "pagedkv/hash/hash_algorithm.h"
 #include "pagedkv/hash/page_hash.h"
 #include "pagedkv/types.h"
 
 namespace pagedkv {
 
-/// How the content of a page becomes a digest. All who share a cache must agree on it.
-enum class HashAlgorithm {
-  /// SHA-256 of the canonical CBOR of `(parent, (tokens...), extra keys or null)`. Bit-identical
-  /// to vLLM's algorithm of this name.
-  kSha256Cbor,
-};
-
 /// Seed of the digest that stands before the first page. vLLM's default for its SHA algorithms.
+/// For XXH3 vLLM draws a random seed in each process; ours is this one, so that two runs agree.
 inline constexpr std::string_view kDefaultHashSeed = "vllm-none-hash";
 
-/// The parent of a first page. Caches with different seeds share nothing.
+/// The parent of a first page. Caches with different seeds share nothing. `seed` must be UTF-8,
+/// which is not checked.
 PageHash none_hash(std::string_view seed = kDefaultHashSeed,
                    HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor);
 
 /// Digest of a full page that holds `tokens` and follows the page of digest `parent`.
 ///
-/// `extra` is one value in the encoding of the algorithm (canonical CBOR for `kSha256Cbor`): what
-/// besides the tokens decides the content of the page, such as the adapter's name. Empty stands
-/// for "nothing". Allocates only for pages of more than about 170 tokens. Thread-safe.
+/// `extra` is one value in canonical CBOR: what besides the tokens decides the content of the
+/// page, as `ExtraKeys` gives it. Empty stands for "nothing". Allocates only for pages of more
+/// than about 150 tokens. Thread-safe.
+///
+/// Throws `std::invalid_argument` for extra keys with an algorithm that takes none.
 PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra = {},
                    HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor);
+
+/// An algorithm and a root: all that decides which digest a page of a given content has.
+class PageHasher {
+ public:
+  explicit PageHasher(HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor,
+                      std::string_view seed = kDefaultHashSeed)
+      : algorithm_(algorithm), root_(none_hash(seed, algorithm)) {}
+
+  HashAlgorithm algorithm() const { return algorithm_; }
+
+  /// The parent of a first page.
+  const PageHash& root() const { return root_; }
+
+  PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
+                     std::span<const std::byte> extra = {}) const {
+    return pagedkv::hash_page(parent, tokens, extra, algorithm_);
+  }
+
+  friend bool operator==(const PageHasher&, const PageHasher&) = default;
+
+ private:
+  HashAlgorithm algorithm_;
+  PageHash root_;
+};
 
 }  // namespace pagedkv

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "pagedkv/hash/page_hash.h"
+#include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/manager/coordinator.h"
 #include "pagedkv/manager/request.h"
 #include "pagedkv/pool/page_pool.h"
@@ -24,13 +24,13 @@ namespace pagedkv {
 /// throws, and an `allocate` that returns false, leave everything as it was.
 class CacheManager {
  public:
-  /// `num_pages` counts the null page. `root` is the digest before a request's first page.
+  /// `num_pages` counts the null page. `hasher` names the content of pages.
   ///
   /// Throws `std::invalid_argument` for no groups, groups with different page sizes, sizes < 1,
   /// and pools whose slots (`num_pages * page_size`) do not fit in int32.
   CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
                std::int32_t max_model_len, bool enable_caching = true,
-               const PageHash& root = none_hash());
+               const PageHasher& hasher = PageHasher());
 
   /// Requests that still hold pages are let go; they can go to another manager.
   ~CacheManager();
@@ -43,13 +43,17 @@ class CacheManager {
   std::int32_t page_size() const { return coordinator_.page_size(); }
   std::int32_t max_model_len() const { return max_model_len_; }
   bool enable_caching() const { return enable_caching_; }
+  const PageHasher& hasher() const { return hasher_; }
 
   /// Requests that hold pages.
   std::int32_t num_requests() const;
 
   /// Tokens of the longest prefix of `request` that is cached in every group: a multiple of
   /// `page_size()`, less than `num_tokens()` (one token is left to compute the next from). 0 for
-  /// a request that holds pages. Holds nothing: pages may go until `allocate`.
+  /// a request that holds pages. Holds nothing: pages may go until `allocate`. Changes nothing but
+  /// the digests of `request`, and scratch memory.
+  ///
+  /// Throws `std::invalid_argument` for extra keys that the hasher cannot take, if caching is on.
   std::int32_t match(Request& request);
 
   /// Makes room for `num_new_tokens` tokens after those computed. The first call of a request
@@ -57,7 +61,8 @@ class CacheManager {
   /// they count as computed. Returns false if too few pages are free.
   ///
   /// Throws `std::invalid_argument` if `num_new_tokens < 1`; if the tokens would be more than the
-  /// request has, or than `max_model_len()`; if `num_cached_tokens` is not a multiple of
+  /// request has, or than `max_model_len()`; for extra keys that the hasher cannot take, if pages
+  /// are to be found by others; if `num_cached_tokens` is not a multiple of
   /// `page_size()`, is not 0 for a request that holds pages, or is more than is cached (now); if
   /// the request holds pages of another manager.
   [[nodiscard]] bool allocate(Request& request, std::int32_t num_new_tokens,
@@ -112,7 +117,7 @@ class CacheManager {
   PagePool pool_;
   std::int32_t max_model_len_;
   bool enable_caching_;
-  PageHash root_;
+  PageHasher hasher_;
   std::vector<RequestState> states_;
   std::vector<std::int32_t> free_states_;
   GroupPages hit_;               // scratch of match and allocate

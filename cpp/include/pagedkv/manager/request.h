@@ -7,29 +7,34 @@
 #include <utility>
 #include <vector>
 
+#include "pagedkv/hash/extra_keys.h"
 #include "pagedkv/hash/page_hash.h"
 #include "pagedkv/hash/page_hash_chain.h"
 #include "pagedkv/types.h"
+#include "pagedkv/use_flag.h"
 
 namespace pagedkv {
 
 class CacheManager;
 
-/// The tokens of one sequence, and the digests of its full pages.
+/// The tokens of one sequence, what besides them decides its content, and the digests of its full
+/// pages.
 ///
-/// Tokens are only ever appended. Digests are made when a manager first needs them, and only for
-/// pages that became full since. A request holds pages of one manager at a time, and must not be
-/// destroyed while it does. Not thread-safe.
+/// Tokens are only ever appended; extra keys never change. Digests are made when a manager first
+/// needs them, and only for pages that became full since. A request holds pages of one manager at a
+/// time, and must not be destroyed while it does. Not thread-safe.
 class Request {
  public:
-  Request(std::string request_id, std::vector<TokenId> tokens)
-      : request_id_(std::move(request_id)), tokens_(std::move(tokens)) {}
+  /// Throws `std::invalid_argument` if a multimodal item or a prompt embedding lies behind the
+  /// last token.
+  Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys = {});
 
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
 
   const std::string& request_id() const { return request_id_; }
   std::span<const TokenId> tokens() const { return tokens_; }
+  const ExtraKeys& extra_keys() const { return extra_keys_; }
 
   /// Prompt and output so far.
   std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens_.size()); }
@@ -45,8 +50,27 @@ class Request {
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   }
 
-  /// Digests of the full pages of `page_size` tokens, chained from `root`.
-  std::span<const PageHash> page_hashes(std::int32_t page_size, const PageHash& root);
+  /// Digests of the full pages of `page_size` tokens. Valid until the next change.
+  ///
+  /// Throws as `check_hashable` does.
+  std::span<const PageHash> page_hashes(std::int32_t page_size, const PageHasher& hasher);
+
+  /// Pages that `page_hashes` would hash now.
+  std::int64_t num_pages_to_hash(std::int32_t page_size, const PageHasher& hasher) const;
+
+  /// Throws `std::invalid_argument` if the request has extra keys and the algorithm takes none, or
+  /// if its prompt embeddings were hashed for another page size.
+  void check_hashable(std::int32_t page_size, const PageHasher& hasher) const;
+
+  /// What a manager last hashed the request with.
+  ///
+  /// Throws `std::invalid_argument` before one has seen the request.
+  const PageHasher& hasher() const;
+
+  /// Digests of all full pages, in pages of the size last used by a manager.
+  ///
+  /// Throws `std::invalid_argument` before a manager has seen the request.
+  std::span<const PageHash> page_hashes();
 
   /// Digest of full page `page`, in pages of the size last used by a manager.
   ///
@@ -54,11 +78,19 @@ class Request {
   /// for a page that is not full.
   const PageHash& page_hash(std::int32_t page);
 
+  /// For those who let go of a lock while they hash.
+  UseFlag& use_flag() { return use_flag_; }
+
  private:
   friend class CacheManager;
 
+  bool is_hashed_with(std::int32_t page_size, const PageHasher& hasher) const;
+  const PageHashChain& chain(const char* operation) const;
+
   std::string request_id_;
   std::vector<TokenId> tokens_;
+  ExtraKeys extra_keys_;
+  UseFlag use_flag_;
   std::optional<PageHashChain> chain_;  // empty until a manager gives the page size
   std::int32_t num_computed_tokens_ = 0;
 

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+namespace pagedkv {
+
+/// How the content of a page becomes a digest. All who share a cache must agree on it.
+///
+/// The first four hash one serialized 3-tuple `(parent, (tokens...), extra keys or null)`, and are
+/// bit-identical to vLLM's.
+enum class HashAlgorithm {
+  /// SHA-256 of canonical CBOR. vLLM's `sha256_cbor`.
+  kSha256Cbor,
+  /// SHA-256 of Python's pickle, protocol 5. vLLM's `sha256`. Only for pages without extra keys:
+  /// how Python pickles those depends on which of their strings are one object, not on their
+  /// values alone.
+  kSha256,
+  /// XXH3-128 of canonical CBOR. vLLM's `xxhash_cbor`. Twice as fast, but not made to withstand
+  /// people who look for collisions: for trusted tenants.
+  kXxh3Cbor,
+  /// XXH3-128 of Python's pickle. vLLM's `xxhash`. Both warnings above hold.
+  kXxh3,
+  /// SHA-256 of a format of our own, where a page's first block need not wait for the page
+  /// before. The fastest of the strong ones, where no vLLM peer must agree.
+  kPagedkv,
+};
+
+/// Every algorithm, the default first.
+std::span<const HashAlgorithm> all_hash_algorithms();
+
+/// "sha256_cbor", "sha256", "xxh3_128_cbor", "xxh3_128" and "pagedkv".
+std::string_view name(HashAlgorithm algorithm);
+
+/// The algorithm of that name. vLLM's names "xxhash_cbor" and "xxhash" are known, too.
+///
+/// Throws `std::invalid_argument` naming those known.
+HashAlgorithm hash_algorithm_named(std::string_view name);
+
+/// Bytes of a digest: 32 with SHA-256, 16 with XXH3-128.
+std::size_t digest_bytes(HashAlgorithm algorithm);
+
+/// False iff pages with extra keys are refused.
+bool takes_extra_keys(HashAlgorithm algorithm);
+
+}  // namespace pagedkv
