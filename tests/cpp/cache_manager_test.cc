@@ -138,7 +138,7 @@ TEST_F(CacheManagerTest, TakesPartOfAPrefix) {
 }
 
 TEST_F(CacheManagerTest, FindsNothingWithCachingOff) {
-  CacheManager manager(8, groups_of(1), 32, /*enable_caching=*/false);
+  CacheManager manager(8, groups_of(1), 32, {.enable_caching = false});
   Request first("a", tokens_of(9));
   ASSERT_TRUE(manager.allocate(first, 9));
   manager.commit(first, 9);

@@ -38,9 +38,9 @@ TEST(CoordinatorTest, AgreesOnWhatEveryGroupCanServe) {
   const std::vector<CacheGroupSpec> groups(3, group_of(4));
   const Coordinator coordinator(groups);
   GroupPages hit;
-  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 16, hit), 8);
+  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 16, 0, hit), 8);
   EXPECT_THAT(hit, ElementsAre(ElementsAre(1, 2), ElementsAre(5, 6), ElementsAre(7, 8)));
-  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 7, hit), 4);
+  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 7, 0, hit), 4);
   EXPECT_THAT(hit, ElementsAre(ElementsAre(1), ElementsAre(5), ElementsAre(7)));
 }
 

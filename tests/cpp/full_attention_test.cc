@@ -33,35 +33,35 @@ class FullAttentionTest : public testing::Test {
 
 TEST_F(FullAttentionTest, HitsUpToTheFirstMissingPage) {
   cache(4, {0, 1, 3});
-  EXPECT_EQ(policy_.find_longest_hit(pool_, hashes_, 16, hit_), 8);
+  EXPECT_EQ(policy_.find_longest_hit(pool_, {hashes_, 1}, 16, 0, hit_), 8);
   EXPECT_THAT(hit_, ElementsAre(1, 2));
 }
 
 TEST_F(FullAttentionTest, HitsNoFurtherThanAsked) {
   cache(4, {0, 1, 2, 3});
-  EXPECT_EQ(policy_.find_longest_hit(pool_, hashes_, 11, hit_), 8);
+  EXPECT_EQ(policy_.find_longest_hit(pool_, {hashes_, 1}, 11, 0, hit_), 8);
   EXPECT_THAT(hit_, ElementsAre(1, 2));
-  EXPECT_EQ(policy_.find_longest_hit(pool_, hashes_, 3, hit_), 0);
+  EXPECT_EQ(policy_.find_longest_hit(pool_, {hashes_, 1}, 3, 0, hit_), 0);
   EXPECT_THAT(hit_, IsEmpty());
 }
 
 TEST_F(FullAttentionTest, MissesWithoutTheFirstPage) {
   cache(2, {1});
-  EXPECT_EQ(policy_.find_longest_hit(pool_, hashes_, 8, hit_), 0);
+  EXPECT_EQ(policy_.find_longest_hit(pool_, {hashes_, 1}, 8, 0, hit_), 0);
   EXPECT_THAT(hit_, IsEmpty());
 }
 
 TEST_F(FullAttentionTest, LooksInItsOwnGroupOnly) {
   cache(1, {0});
   const FullAttentionPolicy other(1, FullAttentionSpec(kPageSize, 1, 1, DType("float32")));
-  EXPECT_EQ(other.find_longest_hit(pool_, hashes_, 4, hit_), 0);
+  EXPECT_EQ(other.find_longest_hit(pool_, {hashes_, 1}, 4, 0, hit_), 0);
 }
 
 TEST_F(FullAttentionTest, NeedsAPageForEveryStartedOne) {
-  EXPECT_EQ(policy_.num_pages_for(0), 0);
-  EXPECT_EQ(policy_.num_pages_for(1), 1);
-  EXPECT_EQ(policy_.num_pages_for(4), 1);
-  EXPECT_EQ(policy_.num_pages_for(5), 2);
+  EXPECT_EQ(policy_.num_pages_for({.num_tokens = 0}), 0);
+  EXPECT_EQ(policy_.num_pages_for({.num_tokens = 1}), 1);
+  EXPECT_EQ(policy_.num_pages_for({.num_tokens = 4}), 1);
+  EXPECT_EQ(policy_.num_pages_for({.num_tokens = 5}), 2);
 }
 
 }  // namespace

@@ -57,7 +57,12 @@ std::int32_t num_slots(const CacheManager& manager, std::span<const Request* con
 void fill_slot_mapping(const CacheManager& manager, std::span<const Request* const> requests,
                        std::span<const std::int32_t> num_tokens, GroupId group,
                        std::span<std::int32_t> slots) {
-  const std::int32_t page_size = manager.page_size();
+  const GroupPolicy& policy = manager.policy(group);
+  if (!policy.has_slots()) {
+    throw_value_error("CacheManager.slot_mapping", "group ", group,
+                      " keeps no K/V of the tokens, so they have no slots");
+  }
+  const std::int32_t page_size = policy.page_size();
   auto out = slots.begin();
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const auto pages = manager.page_ids(*requests[i], group);

@@ -1,33 +1,53 @@
 #include "pagedkv/manager/coordinator.h"
 
+#include <numeric>
+
 #include "pagedkv/error.h"
 #include "pagedkv/math.h"
 
 namespace pagedkv {
 
-Coordinator::Coordinator(std::span<const CacheGroupSpec> groups) {
-  if (groups.empty()) throw_value_error("CacheManager", "kv_cache_groups must not be empty");
+Coordinator::Coordinator(std::span<const CacheGroupSpec> groups,
+                         std::optional<std::int32_t> hash_page_size) {
+  constexpr auto kOperation = "CacheManager";
+  if (groups.empty()) throw_value_error(kOperation, "kv_cache_groups must not be empty");
   for (const CacheGroupSpec& group : groups) {
     policies_.push_back(make_policy(num_groups(), group.kv_cache_spec));
-    if (policies_.back()->page_size() != page_size()) {
-      throw_value_error("CacheManager", "all groups must have one page size, group 0 has ",
-                        page_size(), " and group ", num_groups() - 1, " has ",
-                        policies_.back()->page_size());
+    const std::int32_t page_size = policies_.back()->page_size();
+    hash_page_size_ = std::gcd(hash_page_size_, page_size);
+    // Page sizes are int32, so the first product that is too long for any request still fits.
+    if (prefix_unit_ < std::int64_t{1} << 31) {
+      prefix_unit_ = std::lcm(prefix_unit_, std::int64_t{page_size});
     }
   }
+  if (!hash_page_size) return;
+  for (const auto& policy : policies_) {
+    if (*hash_page_size < 1 || policy->page_size() % *hash_page_size != 0) {
+      throw_value_error(kOperation, "hash_page_size must divide every group's page size, got ",
+                        *hash_page_size, " where group ", policy->group(), " has ",
+                        policy->page_size());
+    }
+  }
+  hash_page_size_ = *hash_page_size;
 }
 
 std::int32_t Coordinator::find_longest_hit(const PagePool& pool, std::span<const PageHash> hashes,
-                                           std::int32_t max_tokens, GroupPages& pages) const {
+                                           std::int32_t max_tokens, std::int32_t num_redone,
+                                           GroupPages& pages) const {
   pages.resize(policies_.size());
-  std::int32_t length = round_down(max_tokens, page_size());
-  std::size_t group = 0;
-  for (std::size_t agreed = 0; agreed < policies_.size();) {
-    const std::int32_t served =
-        policies_[group]->find_longest_hit(pool, hashes, length, pages[group]);
+  std::int32_t length = max_tokens;
+  GroupId group = 0;
+  for (GroupId agreed = 0; agreed < num_groups();) {
+    const std::int32_t served = policy(group).find_longest_hit(
+        pool, hashes_of(group, hashes), length, num_redone, pages[static_cast<std::size_t>(group)]);
     agreed = served == length ? agreed + 1 : 1;
     length = served;
-    group = group + 1 == policies_.size() ? 0 : group + 1;
+    group = group + 1 == num_groups() ? 0 : group + 1;
+  }
+  length = std::max(length - num_redone, 0);
+  for (const auto& policy : policies_) {
+    pages[static_cast<std::size_t>(policy->group())].resize(
+        static_cast<std::size_t>(length / policy->page_size()));
   }
   return length;
 }

@@ -6,10 +6,15 @@
 
 namespace pagedkv {
 
-Request::Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys)
+Request::Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys,
+                 std::int32_t num_encoder_tokens)
     : request_id_(std::move(request_id)),
       tokens_(std::move(tokens)),
-      extra_keys_(std::move(extra_keys)) {
+      extra_keys_(std::move(extra_keys)),
+      num_encoder_tokens_(num_encoder_tokens) {
+  if (num_encoder_tokens < 0) {
+    throw_value_error("Request", "num_encoder_tokens must be >= 0, got ", num_encoder_tokens);
+  }
   for (const MultimodalItem& item : extra_keys_.mm_items()) {
     if (item.length > num_tokens() - item.offset) {
       throw_value_error("Request", "multimodal item '", item.identifier, "' covers tokens ",

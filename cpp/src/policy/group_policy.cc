@@ -1,35 +1,40 @@
 #include "pagedkv/policy/group_policy.h"
 
-#include <type_traits>
-
-#include "pagedkv/error.h"
+#include "pagedkv/policy/chunked_local.h"
+#include "pagedkv/policy/cross_attention.h"
 #include "pagedkv/policy/full_attention.h"
+#include "pagedkv/policy/sliding_window.h"
+#include "pagedkv/policy/state_space.h"
 
 namespace pagedkv {
 namespace {
 
-// One line a spec: the policy that serves it, if there is one.
+// One line a spec: the policy that serves it.
 template <typename Spec>
-struct PolicyOf {
-  using type = void;
+struct PolicyOf;
+template <typename Policy>
+struct Is {
+  using type = Policy;
 };
-
 template <>
-struct PolicyOf<FullAttentionSpec> {
-  using type = FullAttentionPolicy;
-};
+struct PolicyOf<FullAttentionSpec> : Is<FullAttentionPolicy> {};
+template <>
+struct PolicyOf<SinkFullAttentionSpec> : Is<FullAttentionPolicy> {};
+template <>
+struct PolicyOf<SlidingWindowSpec> : Is<SlidingWindowPolicy> {};
+template <>
+struct PolicyOf<ChunkedLocalAttentionSpec> : Is<ChunkedLocalPolicy> {};
+template <>
+struct PolicyOf<CrossAttentionSpec> : Is<CrossAttentionPolicy> {};
+template <>
+struct PolicyOf<MambaSpec> : Is<StateSpacePolicy> {};
 
 }  // namespace
 
 std::unique_ptr<GroupPolicy> make_policy(GroupId group, const AnyCacheSpec& any_spec) {
   return std::visit(
       [group]<typename Spec>(const Spec& spec) -> std::unique_ptr<GroupPolicy> {
-        using Policy = typename PolicyOf<Spec>::type;
-        if constexpr (std::is_void_v<Policy>) {
-          throw_value_error("make_policy", "a group of ", Spec::kName, " cannot be served yet");
-        } else {
-          return std::make_unique<Policy>(group, spec);
-        }
+        return std::make_unique<typename PolicyOf<Spec>::type>(group, spec);
       },
       any_spec);
 }

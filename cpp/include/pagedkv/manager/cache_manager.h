@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,23 +15,38 @@
 
 namespace pagedkv {
 
+/// What a manager can do besides the plain thing.
+struct CacheManagerOptions {
+  /// Whether requests find each other's pages.
+  bool enable_caching = true;
+  /// Leave the last `prefix_unit()` tokens of every hit to be computed again: draft heads in the
+  /// manner of EAGLE need the hidden states of the tokens right before those they guess.
+  bool use_eagle = false;
+  /// Names the content of pages.
+  PageHasher hasher = PageHasher();
+  /// Tokens of the pages that requests are hashed in: see `Coordinator`.
+  std::optional<std::int32_t> hash_page_size = std::nullopt;
+};
+
 /// Decides which page every token of every request lives in.
 ///
 /// A request's life: `match` finds the longest cached prefix, `allocate` takes it and makes room
 /// for the tokens of the next step, `commit` says that their K/V is computed (only now can others
 /// find it), and so on with `allocate` and `commit`; `free` gives the pages back.
 ///
+/// Groups may be of any mix of attention types and page sizes; all share one pool. Pages that a
+/// type does not need any more are given back by `allocate`, which leaves the null page in the row.
+///
 /// Single-threaded by contract. Deterministic: the same calls give the same page ids. A call that
 /// throws, and an `allocate` that returns false, leave everything as it was.
 class CacheManager {
  public:
-  /// `num_pages` counts the null page. `hasher` names the content of pages.
+  /// `num_pages` counts the null page.
   ///
-  /// Throws `std::invalid_argument` for no groups, groups with different page sizes, sizes < 1,
-  /// and pools whose slots (`num_pages * page_size`) do not fit in int32.
+  /// Throws `std::invalid_argument` for no groups, sizes < 1, a hash page size that does not
+  /// divide every group's, and pools whose slots (`num_pages * page_size`) do not fit in int32.
   CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
-               std::int32_t max_model_len, bool enable_caching = true,
-               const PageHasher& hasher = PageHasher());
+               std::int32_t max_model_len, const CacheManagerOptions& options = {});
 
   /// Requests that still hold pages are let go; they can go to another manager.
   ~CacheManager();
@@ -40,39 +56,53 @@ class CacheManager {
 
   const PagePool& pool() const { return pool_; }
   GroupId num_groups() const { return coordinator_.num_groups(); }
-  std::int32_t page_size() const { return coordinator_.page_size(); }
   std::int32_t max_model_len() const { return max_model_len_; }
-  bool enable_caching() const { return enable_caching_; }
-  const PageHasher& hasher() const { return hasher_; }
+  bool enable_caching() const { return options_.enable_caching; }
+  bool use_eagle() const { return options_.use_eagle; }
+  const PageHasher& hasher() const { return options_.hasher; }
+
+  /// Tokens of the pages that requests are hashed in.
+  std::int32_t hash_page_size() const { return coordinator_.hash_page_size(); }
+
+  /// What every shared prefix is a multiple of, in tokens.
+  std::int64_t prefix_unit() const { return coordinator_.prefix_unit(); }
+
+  /// What the attention type of `group` asks for. Throws `std::out_of_range` for a foreign group.
+  const GroupPolicy& policy(GroupId group) const;
 
   /// Requests that hold pages.
   std::int32_t num_requests() const;
 
-  /// Tokens of the longest prefix of `request` that is cached in every group: a multiple of
-  /// `page_size()`, less than `num_tokens()` (one token is left to compute the next from). 0 for
-  /// a request that holds pages. Holds nothing: pages may go until `allocate`. Changes nothing but
-  /// the digests of `request`, and scratch memory.
+  /// Tokens of the longest prefix of `request` that is cached in every group, as far as each needs
+  /// it: a multiple of `prefix_unit()`, less than `num_tokens()` (one token is left to compute the
+  /// next from). 0 for a request that holds pages. Holds nothing: pages may go until `allocate`.
+  /// Changes nothing but the digests of `request`, and scratch memory.
   ///
   /// Throws `std::invalid_argument` for extra keys that the hasher cannot take, if caching is on.
   std::int32_t match(Request& request);
 
-  /// Makes room for `num_new_tokens` tokens after those computed. The first call of a request
+  /// Makes room for `num_new_tokens` tokens after those computed, and for `num_lookahead_tokens`
+  /// draft tokens after those, as far as `max_model_len()` allows. The first call of a request
   /// takes the first `num_cached_tokens` of its prefix from the cache, as `match` found them;
   /// they count as computed. Returns false if too few pages are free.
   ///
-  /// Throws `std::invalid_argument` if `num_new_tokens < 1`; if the tokens would be more than the
-  /// request has, or than `max_model_len()`; for extra keys that the hasher cannot take, if pages
-  /// are to be found by others; if `num_cached_tokens` is not a multiple of
-  /// `page_size()`, is not 0 for a request that holds pages, or is more than is cached (now); if
-  /// the request holds pages of another manager.
+  /// New tokens may also be ones that somebody else computes: `commit` them when their K/V has
+  /// arrived.
+  ///
+  /// Throws `std::invalid_argument` if `num_new_tokens < 1` or `num_lookahead_tokens < 0`; if the
+  /// new tokens would be more than the request has, or than `max_model_len()`; for extra keys that
+  /// the hasher cannot take, if pages are to be found by others; if `num_cached_tokens` is not a
+  /// multiple of `prefix_unit()`, is not 0 for a request that holds pages, or is more than is
+  /// cached (now); if the request holds pages of another manager.
   [[nodiscard]] bool allocate(Request& request, std::int32_t num_new_tokens,
-                              std::int32_t num_cached_tokens = 0);
+                              std::int32_t num_cached_tokens = 0,
+                              std::int32_t num_lookahead_tokens = 0);
 
   /// Says that the K/V of the first `num_computed_tokens` tokens is in the pages, or will be
   /// before anything that is started later reads them. Full pages can be found from now on.
   ///
   /// Throws `std::invalid_argument` if the request holds no pages, if there is no room for that
-  /// many tokens, or if it is fewer than before.
+  /// many tokens or it has fewer, or if it is fewer than before.
   void commit(Request& request, std::int32_t num_computed_tokens);
 
   /// Gives all pages of `request` back; its last page is evicted first. O(its pages).
@@ -80,12 +110,20 @@ class CacheManager {
   /// Throws `std::invalid_argument` if the request holds no pages: freed twice, or never allocated.
   void free(Request& request);
 
-  /// The page table row of `request` in `group`: page `i` holds tokens from `i * page_size()` on.
-  /// Valid until the next call that changes the request.
+  /// The page table row of `request` in `group`: page `i` is for tokens from `i` times the group's
+  /// page size on; the null page where the type needs none. Valid until the next call that changes
+  /// the request.
   ///
   /// Throws `std::invalid_argument` if the request holds no pages, `std::out_of_range` for a
   /// foreign group.
   std::span<const PageId> page_ids(const Request& request, GroupId group) const;
+
+  /// Leading pages of `request` in `group` that at least `num_requests` requests hold, in a group
+  /// that reads its whole prefix; 0 in others.
+  ///
+  /// Throws as `page_ids` does, and `std::invalid_argument` if `num_requests < 1`.
+  std::int32_t num_common_prefix_pages(const Request& request, GroupId group,
+                                       std::int32_t num_requests) const;
 
   /// Tokens there is room for in the pages that `request` holds; 0 if none.
   std::int32_t num_allocated_tokens(const Request& request) const;
@@ -97,30 +135,52 @@ class CacheManager {
   void check_invariants() const;
 
  private:
+  /// What one request holds in one group.
+  struct Row {
+    std::vector<PageId> pages;     ///< The page table row.
+    std::int32_t num_cached = 0;   ///< Leading pages that are in the index, or never will be.
+    std::int32_t num_skipped = 0;  ///< Leading pages that are not needed any more: all null.
+  };
+
   /// What one request holds.
   struct RequestState {
     Request* request = nullptr;             ///< Null: the entry is free.
-    GroupPages pages;                       ///< The page table rows, one a group.
-    std::vector<std::int32_t> num_cached;   ///< Leading pages of each row that are in the index.
+    std::vector<Row> rows;                  ///< One a group.
     std::int32_t num_allocated_tokens = 0;  ///< Tokens there is room for.
+  };
+
+  /// What `allocate` is going to do to one row.
+  struct RowPlan {
+    std::int32_t first_needed;  ///< Pages before it are given back.
+    std::int32_t first_filled;  ///< From here on, the row has real pages.
+    std::int32_t num_pages;     ///< Length of the row.
   };
 
   RequestState& state_of(const char* operation, const Request& request);
   const RequestState& state_of(const char* operation, const Request& request) const;
   void check_allocate(const Request& request, std::int32_t num_new_tokens,
-                      std::int32_t num_cached_tokens) const;
-  void find_prefix(Request& request, std::int32_t num_cached_tokens);
+                      std::int32_t num_cached_tokens, std::int32_t num_lookahead_tokens) const;
+  void start_rows(Request& request, std::int32_t num_cached_tokens);
+  RowPlan plan_row(const GroupPolicy& policy, const Row& row, std::int32_t num_computed_tokens,
+                   const RequestLength& length) const;
+  std::int64_t num_pages_taken(const Row& row, const RowPlan& plan, bool is_new) const;
+  void give_back_skipped(Row& row, std::int32_t first_needed);
+  void fill_row(Row& row, const RowPlan& plan);
+  void cache_pages(GroupId group, Row& row, std::span<const PageHash> hashes,
+                   std::int32_t num_computed_tokens);
   RequestState& attach(Request& request);
   void detach(Request& request);
+  void check_row(const Request& request, GroupId group, const Row& row) const;
 
+  CacheManagerOptions options_;
   Coordinator coordinator_;
   PagePool pool_;
   std::int32_t max_model_len_;
-  bool enable_caching_;
-  PageHasher hasher_;
   std::vector<RequestState> states_;
   std::vector<std::int32_t> free_states_;
   GroupPages hit_;               // scratch of match and allocate
+  std::vector<Row> new_rows_;    // scratch of allocate: the rows of a new request
+  std::vector<RowPlan> plans_;   // scratch of allocate
   std::vector<PageId> scratch_;  // scratch of allocate and free
 };
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,35 +14,54 @@
 
 namespace pagedkv {
 
-/// Page ids of one request or one prefix, one list a group.
+/// Page ids of one request or one prefix, one row a group.
 using GroupPages = std::vector<std::vector<PageId>>;
 
 /// Makes the groups' policies agree. Stateless, like they are.
 class Coordinator {
  public:
-  /// Throws `std::invalid_argument` for no groups, or for groups with different page sizes.
-  explicit Coordinator(std::span<const CacheGroupSpec> groups);
+  /// Requests are hashed in pages of `hash_page_size` tokens; without one, in the largest that
+  /// divide the pages of every group.
+  ///
+  /// Throws `std::invalid_argument` for no groups, and if `hash_page_size` does not divide the
+  /// page size of a group.
+  explicit Coordinator(std::span<const CacheGroupSpec> groups,
+                       std::optional<std::int32_t> hash_page_size = std::nullopt);
 
   GroupId num_groups() const { return static_cast<GroupId>(policies_.size()); }
 
-  /// Tokens a page holds, in every group.
-  std::int32_t page_size() const { return policies_.front()->page_size(); }
+  /// Tokens of the pages that requests are hashed in.
+  std::int32_t hash_page_size() const { return hash_page_size_; }
+
+  /// Every prefix that can be shared is a multiple of this: the least common multiple of the
+  /// groups' page sizes.
+  std::int64_t prefix_unit() const { return prefix_unit_; }
 
   const GroupPolicy& policy(GroupId group) const {
     return *policies_[static_cast<std::size_t>(group)];
   }
 
-  /// Replaces `pages` by the cached pages of the longest prefix that every group can serve, of at
-  /// most `max_tokens` tokens. Returns its tokens, a multiple of `page_size()`. `hashes` covers
-  /// `max_tokens`.
+  /// The digests of a request as `group` sees them.
+  GroupHashes hashes_of(GroupId group, std::span<const PageHash> hashes) const {
+    return {hashes, policy(group).page_size() / hash_page_size_};
+  }
+
+  /// Replaces `pages` by the rows that let a request go on after the longest prefix that every
+  /// group can serve, of at most `max_tokens` tokens, of which the last `num_redone` are to be
+  /// computed again. Returns the tokens of the prefix that are not, which the rows cover: a
+  /// multiple of `prefix_unit()`, as `num_redone` must be. `hashes` covers `max_tokens`.
   ///
   /// The length starts at `max_tokens` and only shrinks: each group in turn says how much of it
-  /// can be served, until all have agreed on one and the same length.
+  /// can be served, until all have agreed on one and the same length. Since each says the most it
+  /// can, no group could have served a longer one that all others can.
   std::int32_t find_longest_hit(const PagePool& pool, std::span<const PageHash> hashes,
-                                std::int32_t max_tokens, GroupPages& pages) const;
+                                std::int32_t max_tokens, std::int32_t num_redone,
+                                GroupPages& pages) const;
 
  private:
   std::vector<std::unique_ptr<GroupPolicy>> policies_;
+  std::int32_t hash_page_size_ = 0;
+  std::int64_t prefix_unit_ = 1;
 };
 
 }  // namespace pagedkv

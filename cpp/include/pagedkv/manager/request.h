@@ -26,8 +26,9 @@ class CacheManager;
 class Request {
  public:
   /// Throws `std::invalid_argument` if a multimodal item or a prompt embedding lies behind the
-  /// last token.
-  Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys = {});
+  /// last token, and if `num_encoder_tokens < 0`.
+  Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys = {},
+          std::int32_t num_encoder_tokens = 0);
 
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
@@ -38,6 +39,9 @@ class Request {
 
   /// Prompt and output so far.
   std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens_.size()); }
+
+  /// Tokens of the encoder's output, which layers of cross attention keep K/V of.
+  std::int32_t num_encoder_tokens() const { return num_encoder_tokens_; }
 
   /// Tokens whose K/V is in pages the request holds; 0 while it holds none.
   std::int32_t num_computed_tokens() const { return num_computed_tokens_; }
@@ -90,6 +94,7 @@ class Request {
   std::string request_id_;
   std::vector<TokenId> tokens_;
   ExtraKeys extra_keys_;
+  std::int32_t num_encoder_tokens_;
   UseFlag use_flag_;
   std::optional<PageHashChain> chain_;  // empty until a manager gives the page size
   std::int32_t num_computed_tokens_ = 0;

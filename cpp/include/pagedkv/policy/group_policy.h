@@ -1,19 +1,31 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <vector>
 
-#include "pagedkv/hash/page_hash.h"
+#include "pagedkv/math.h"
+#include "pagedkv/policy/group_hashes.h"
 #include "pagedkv/pool/page_pool.h"
 #include "pagedkv/spec/cache_group_spec.h"
 #include "pagedkv/types.h"
 
 namespace pagedkv {
 
+/// How long a request is, as far as its pages depend on it.
+struct RequestLength {
+  std::int32_t num_tokens = 0;            ///< Of the decoder: prompt and output.
+  std::int32_t num_lookahead_tokens = 0;  ///< Draft tokens after those, which may be rejected.
+  std::int32_t num_encoder_tokens = 0;    ///< What cross attention looks at.
+};
+
 /// What one attention type asks of the pages of its group. Stateless: what requests hold is in
 /// `RequestState`.
+///
+/// A request's pages are a row of ids by position: page `i` is for tokens from `i * page_size()`
+/// on. Where a type needs no page, the row has the null page. The defaults are those of a type
+/// that keeps every token.
 class GroupPolicy {
  public:
   virtual ~GroupPolicy() = default;
@@ -24,15 +36,40 @@ class GroupPolicy {
   /// The group whose pages the policy decides on.
   GroupId group() const { return group_; }
 
-  /// Replaces `pages` by the cached pages that let a request start after a prefix: the longest
-  /// one of at most `max_tokens` tokens, in whole pages. Returns its tokens. `hashes[i]` is the
-  /// digest of full page `i`, and covers `max_tokens`.
-  virtual std::int32_t find_longest_hit(const PagePool& pool, std::span<const PageHash> hashes,
-                                        std::int32_t max_tokens,
+  /// Replaces `pages` by a row that lets a request go on after a prefix: the longest one of at
+  /// most `max_tokens` tokens, in whole pages, that is cached as far as the type needs it. Returns
+  /// its tokens, which is what the row covers.
+  ///
+  /// The request is going to compute the last `num_redone` tokens of the prefix again, so it
+  /// needs what a request needs that goes on right before them, and the rest of the prefix as well.
+  /// Requires `hashes` to cover `max_tokens`, and `num_redone` to be a multiple of `page_size()`.
+  virtual std::int32_t find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+                                        std::int32_t max_tokens, std::int32_t num_redone,
                                         std::vector<PageId>& pages) const = 0;
 
-  /// Pages a request needs in its table once it has `num_tokens` tokens.
-  virtual std::int32_t num_pages_for(std::int32_t num_tokens) const = 0;
+  /// Length of the row of a request.
+  virtual std::int32_t num_pages_for(const RequestLength& length) const {
+    return ceil_div(length.num_tokens + length.num_lookahead_tokens, page_size_);
+  }
+
+  /// First page of a row of `num_pages_for(length)` pages that a step writes to, when it is
+  /// lengthened to that: those before, if they are new, stay null.
+  virtual std::int32_t first_written_page(const RequestLength&) const { return 0; }
+
+  /// First page that is read when the token after `num_computed_tokens` is computed, or later.
+  virtual std::int32_t first_needed_page(std::int32_t /*num_computed_tokens*/) const { return 0; }
+
+  /// Whether page `page` holds what its digest says, once `num_computed_tokens` are computed.
+  /// Requires a page that those tokens fill.
+  virtual bool is_complete(std::int32_t /*page*/, std::int32_t /*num_computed_tokens*/) const {
+    return true;
+  }
+
+  /// Whether each token has a slot of its own in the pages.
+  virtual bool has_slots() const { return true; }
+
+  /// Whether leading pages that many requests hold are a prefix that all of them read.
+  virtual bool reads_whole_prefix() const { return false; }
 
  protected:
   GroupPolicy(GroupId group, std::int32_t page_size) : group_(group), page_size_(page_size) {}
@@ -42,7 +79,7 @@ class GroupPolicy {
   std::int32_t page_size_;
 };
 
-/// The policy for layers of `spec`. Throws `std::invalid_argument` for a type that has none yet.
+/// The policy for layers of `spec`.
 std::unique_ptr<GroupPolicy> make_policy(GroupId group, const AnyCacheSpec& spec);
 
 }  // namespace pagedkv

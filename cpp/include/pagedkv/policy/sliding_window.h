@@ -1,0 +1,28 @@
+#pragma once
+
+#include "pagedkv/policy/group_policy.h"
+
+namespace pagedkv {
+
+/// A token sees itself and the `window - 1` tokens before it. Pages that no later token sees are
+/// given back, and a prefix can be shared if only its last `window - 1` tokens are cached.
+class SlidingWindowPolicy final : public GroupPolicy {
+ public:
+  SlidingWindowPolicy(GroupId group, const SlidingWindowSpec& spec)
+      : GroupPolicy(group, spec.page_size()), window_(spec.sliding_window()) {}
+
+  /// Looks from the end of the prefix to its beginning, for a run of cached pages that is long
+  /// enough or reaches the beginning.
+  std::int32_t find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+                                std::int32_t max_tokens, std::int32_t num_redone,
+                                std::vector<PageId>& pages) const override;
+
+  std::int32_t first_needed_page(std::int32_t num_computed_tokens) const override {
+    return std::max(num_computed_tokens - window_ + 1, 0) / page_size();
+  }
+
+ private:
+  std::int32_t window_;
+};
+
+}  // namespace pagedkv
