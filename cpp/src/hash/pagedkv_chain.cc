@@ -9,16 +9,7 @@
 #include "sha256_compress.h"
 #include "with_buffer.h"
 
-// Our own chain. All numbers are u32, least significant byte first.
-//
-//   page:  SHA-256( tokens  ||  extra  ||  parent (32)  ||  number of tokens  ||  bytes of extra )
-//   root:  SHA-256( "pagedkv page hash 1"  ||  seed  ||  0xFFFFFFFF  ||  bytes of seed )
-//
-// Tokens first: of a page of 16 or more, the first 64 bytes are one block of SHA-256 that does not
-// depend on the page before, so the CPU works on it while that page is not done yet. Each message
-// can be read in one way only, from its end: the last eight bytes say how long the parts are, and
-// no page has 2^32 - 1 tokens. A change of the format changes the text in the root, and with it
-// every digest.
+// The format is defined with `HashAlgorithm::kPagedkv`.
 namespace pagedkv {
 namespace {
 
