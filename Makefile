@@ -3,8 +3,9 @@
 #   make demo    a real model served from the paged cache, without and with prefix sharing
 #   make test    the C++ and the Python tests
 #   make bench   the benchmarks, against named rivals
+#   make fuzz    the randomised tests, for longer
 #   make lint    format, lint and types
-#   make asan    the C++ tests and the extensions under AddressSanitizer and UBSan
+#   make asan    the C++ tests under AddressSanitizer and UBSan
 #   make tsan    the C++ tests under ThreadSanitizer
 #   make dev     rebuild the extensions after a change in C++, in seconds
 #   make stubs   write the checked-in stubs anew
@@ -76,6 +77,19 @@ asan tsan: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/$@
 	$(BIN)/ctest --preset $@
 
+# Against named rivals, in one run each. Figures hold for the machine they were made on.
+bench: SYSTEM_PACKAGES += libbenchmark-dev
+bench: system-packages $(VENV)/installed
+	$(BIN)/cmake --preset release -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
+	$(BIN)/cmake --build build/release
+	for benchmark in hash pool; do build/release/benchmarks/cpp/$${benchmark}_benchmark; done
+	$(BIN)/python benchmarks/python/bench_ops.py
+
+# Long random campaigns: the state machine against the oracle, the ops against the loop.
+fuzz: $(VENV)/installed
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/python/test_state_machine.py \
+	  tests/python/test_hash.py tests/python/ops
+
 # --- for work on the library ----------------------------------------------------------------------
 
 # No isolated build environment, so only what changed is compiled again. The headers are the ones
@@ -94,4 +108,4 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python lint asan tsan dev stubs system-packages
+.PHONY: demo test test-cpp test-python bench fuzz lint asan tsan dev stubs system-packages

@@ -50,8 +50,9 @@ def take(pages, ids):
 
 
 def seconds(function: Callable, num_calls: int) -> float:
-    """Median seconds of a call, after one that warms the caches up."""
-    function()
+    """Median seconds of a call, after some that warm the caches up."""
+    for _ in range(1 + num_calls // 4):
+        function()
     samples = []
     for _ in range(num_calls):
         start = time.perf_counter()
@@ -93,8 +94,10 @@ def race(rivals: dict[str, Callable], rounds: int) -> dict[str, float]:
     """Median over the rounds of the median call of each. Short calls are made often in a round."""
     num_calls = {name: 200 if seconds(f, 3) < 2e-3 else 1 for name, f in rivals.items()}
     times: dict[str, list[float]] = {name: [] for name in rivals}
+    order = list(rivals.items())
     for _ in range(rounds):
-        for name, function in rivals.items():
+        order.reverse()  # so that none always follows the same rival
+        for name, function in order:
             times[name].append(seconds(function, num_calls[name]))
     return {name: statistics.median(samples) for name, samples in times.items()}
 
@@ -108,6 +111,7 @@ def bench_write(sizes: list[int], rounds: int) -> None:
     writers = {}
     for size in sizes:
         writers[f"pagedkv, {size} MiB"] = Writer(ours, size * MIB)
+    for size in sizes:
         writers[f"XLA .at[].set, {size} MiB"] = Writer(xla_scatter, size * MIB)
     medians = race(writers, rounds)
     base = medians[f"pagedkv, {sizes[0]} MiB"]
@@ -149,7 +153,7 @@ def cpu_model() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[30, 2048], help="MiB of a pool")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
     print(f"command   python {' '.join(sys.argv)}")
     print(f"machine   {cpu_model()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

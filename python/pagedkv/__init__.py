@@ -1,8 +1,10 @@
 """Paged KV-cache engine for JAX serving stacks.
 
-The control plane (`CacheManager` and what it is made of) needs no JAX and is imported here. The
-data plane, the JAX ops that write and read pages, is in `pagedkv.ops`.
+The control plane (`CacheManager` and what it is made of) needs no JAX. The data plane is
+`PagedAttentionCache` and, below it, the ops of `pagedkv.ops`; JAX is imported when they are.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from pagedkv._core import AttentionSpec as AttentionSpec
 from pagedkv._core import CacheGroupSpec as CacheGroupSpec
@@ -17,3 +19,14 @@ from pagedkv._core import Request as Request
 from pagedkv._core import hash_algorithms as hash_algorithms
 from pagedkv._core import hash_page as hash_page
 from pagedkv._core import none_hash as none_hash
+
+if TYPE_CHECKING:
+    from pagedkv.cache import PagedAttentionCache as PagedAttentionCache
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PagedAttentionCache":
+        from pagedkv.cache import PagedAttentionCache
+
+        return PagedAttentionCache
+    raise AttributeError(f"module 'pagedkv' has no attribute {name!r}")

@@ -1,0 +1,142 @@
+// The page pool and its parts against what one would take from the standard library: the LRU
+// order as a list with an index of iterators, the prefix index as an unordered map. Pools of three
+// sizes, in one run: the cost of an operation must not grow with the pool.
+#include <benchmark/benchmark.h>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <list>
+#include <random>
+#include <unordered_map>
+#include <vector>
+
+#include "pagedkv/pool/page_pool.h"
+
+namespace pagedkv {
+namespace {
+
+constexpr std::int64_t kSmall = 10'000;
+constexpr std::int64_t kMedium = 100'000;
+constexpr std::int64_t kLarge = 1'000'000;
+
+// Pages of a step: what a decode batch takes and gives back.
+constexpr std::size_t kBatch = 64;
+
+PageHash hash_of(std::uint64_t number) {
+  std::mt19937_64 random(number);
+  PageHash hash;
+  for (std::size_t word = 0; word < 4; ++word) {
+    const std::uint64_t bits = random();
+    std::memcpy(hash.bytes.data() + 8 * word, &bits, sizeof bits);
+  }
+  return hash;
+}
+
+std::vector<PageHash> hashes_of(std::size_t count) {
+  std::vector<PageHash> hashes;
+  for (std::size_t i = 0; i < count; ++i) hashes.push_back(hash_of(i));
+  return hashes;
+}
+
+struct HashOfPageHash {
+  std::size_t operator()(const PageHash& hash) const {
+    std::size_t word;
+    std::memcpy(&word, hash.bytes.data(), sizeof word);
+    return word;
+  }
+};
+
+void per_page(benchmark::State& state, std::size_t pages) {
+  state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * pages));
+}
+
+void construct(benchmark::State& state) {
+  for (auto _ : state) benchmark::DoNotOptimize(PagePool(static_cast<PageId>(state.range(0))));
+  per_page(state, static_cast<std::size_t>(state.range(0)));
+}
+BENCHMARK(construct)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge)->Unit(benchmark::kMillisecond);
+
+// Allocates a batch, makes it findable, frees it: every page that is handed out evicts one.
+void pool_allocate_cache_free(benchmark::State& state) {
+  const auto num_pages = static_cast<std::size_t>(state.range(0));
+  PagePool pool(static_cast<PageId>(num_pages));
+  const auto hashes = hashes_of(2 * num_pages);
+  std::array<PageId, kBatch> pages;
+  std::size_t next = 0;
+  for (auto _ : state) {
+    if (!pool.allocate(pages)) state.SkipWithError("the pool is full");
+    for (PageId page : pages) pool.cache(page, hashes[next++ % hashes.size()], 0);
+    pool.free(pages);
+  }
+  per_page(state, kBatch);
+}
+BENCHMARK(pool_allocate_cache_free)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge);
+
+// The same on a list, a vector of iterators into it, and an unordered map.
+void std_allocate_cache_free(benchmark::State& state) {
+  const auto num_pages = static_cast<std::size_t>(state.range(0));
+  std::list<PageId> order;
+  std::vector<std::list<PageId>::iterator> place;
+  for (std::size_t i = 0; i < num_pages; ++i) {
+    place.push_back(order.insert(order.end(), static_cast<PageId>(i)));
+  }
+  std::unordered_map<PageHash, PageId, HashOfPageHash> index(num_pages);
+  std::vector<const PageHash*> content(num_pages);
+  const auto hashes = hashes_of(2 * num_pages);
+  std::array<std::size_t, kBatch> pages;
+  std::size_t next = 0;
+  for (auto _ : state) {
+    for (std::size_t& page : pages) {
+      page = static_cast<std::size_t>(order.front());
+      order.pop_front();
+      if (content[page] != nullptr) index.erase(*content[page]);
+    }
+    for (std::size_t page : pages) {
+      content[page] = &hashes[next++ % hashes.size()];
+      index.emplace(*content[page], static_cast<PageId>(page));
+    }
+    for (std::size_t page : pages)
+      place[page] = order.insert(order.end(), static_cast<PageId>(page));
+  }
+  per_page(state, kBatch);
+}
+BENCHMARK(std_allocate_cache_free)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge);
+
+// Looks prefixes of 64 pages up in a pool whose pages are all cached.
+void pool_find(benchmark::State& state) {
+  const auto num_pages = static_cast<std::size_t>(state.range(0));
+  PagePool pool(static_cast<PageId>(num_pages));
+  std::vector<PageId> pages(num_pages - 1);
+  if (!pool.allocate(pages)) state.SkipWithError("the pool is full");
+  const auto hashes = hashes_of(num_pages);
+  for (PageId page : pages) pool.cache(page, hashes[static_cast<std::size_t>(page)], 0);
+  std::mt19937_64 random(1);
+  for (auto _ : state) {
+    const std::size_t first = 1 + random() % (num_pages - kBatch - 1);
+    for (std::size_t i = first; i < first + kBatch; ++i) {
+      benchmark::DoNotOptimize(pool.find(hashes[i], 0));
+    }
+  }
+  per_page(state, kBatch);
+}
+BENCHMARK(pool_find)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge);
+
+void std_find(benchmark::State& state) {
+  const auto num_pages = static_cast<std::size_t>(state.range(0));
+  std::unordered_map<PageHash, PageId, HashOfPageHash> index(num_pages);
+  const auto hashes = hashes_of(num_pages);
+  for (std::size_t i = 0; i < num_pages; ++i) index.emplace(hashes[i], static_cast<PageId>(i));
+  std::mt19937_64 random(1);
+  for (auto _ : state) {
+    const std::size_t first = 1 + random() % (num_pages - kBatch - 1);
+    for (std::size_t i = first; i < first + kBatch; ++i) {
+      benchmark::DoNotOptimize(index.find(hashes[i])->second);
+    }
+  }
+  per_page(state, kBatch);
+}
+BENCHMARK(std_find)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge);
+
+}  // namespace
+}  // namespace pagedkv

