@@ -127,7 +127,7 @@ void register_all() {
     const std::string suffix = std::string("/") + tokens_name;
     benchmark::RegisterBenchmark(("encode_16_tokens" + suffix).c_str(), bench_encode, tokens);
     for (const HashAlgorithm algorithm : all_hash_algorithms()) {
-      const std::string suffixes = "/" + std::string(name(algorithm)) + suffix;
+      const std::string suffixes = std::string("/").append(name(algorithm)).append(suffix);
       benchmark::RegisterBenchmark(("hash_page_16_tokens" + suffixes).c_str(), bench_hash_page,
                                    tokens, algorithm);
       benchmark::RegisterBenchmark(("hash_prompt_8k_tokens" + suffixes).c_str(), bench_chain,

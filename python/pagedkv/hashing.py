@@ -74,6 +74,7 @@ def hash_page_tokens(
       TypeError: If one of ours gets extra keys of other types.
 
     Example:
+      >>> from pagedkv.hashing import hash_page_tokens
       >>> hash_page_tokens("sha256_cbor", None, range(1000, 1016)).hash_value.hex()[:8]
       '15528b72'
     """

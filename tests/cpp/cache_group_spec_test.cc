@@ -46,10 +46,5 @@ TEST(CacheGroupsConfigTest, RejectsEmptyPools) {
                  "[CacheGroupsConfig] kv_cache_groups must not be empty");
 }
 
-TEST(MakePolicyTest, RefusesTypesWithoutAPolicy) {
-  expect_refusal([] { make_policy(0, CrossAttentionSpec(byte_layout(4))); },
-                 "[make_policy] a group of CrossAttentionSpec cannot be served yet");
-}
-
 }  // namespace
 }  // namespace pagedkv

@@ -43,12 +43,18 @@ class CacheManagerTest : public testing::Test {
     manager_.commit(request, request.num_tokens());
   }
 
+  // A request that outlives the manager, which may hold pages for it to the end.
+  Request& make_request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys keys = {}) {
+    return requests_.emplace_back(std::move(request_id), std::move(tokens), std::move(keys));
+  }
+
   template <typename Call>
   void expect_value_error(Call call, const char* text) {
     EXPECT_THAT(call, ThrowsMessage<std::invalid_argument>(HasSubstr(text)));
     EXPECT_NO_THROW(manager_.check_invariants());
   }
 
+  std::list<Request> requests_;
   CacheManager manager_{8, groups_of(1), 32};
 };
 
@@ -61,7 +67,7 @@ TEST_F(CacheManagerTest, RejectsSizesThatCannotWork) {
 }
 
 TEST_F(CacheManagerTest, GrowsARequestPageByPage) {
-  Request request("a", tokens_of(5));
+  Request& request = make_request("a", tokens_of(5));
   ASSERT_TRUE(manager_.allocate(request, 5));
   EXPECT_THAT(manager_.page_ids(request, 0), ElementsAre(1, 2));
   EXPECT_EQ(manager_.num_allocated_tokens(request), 5);
@@ -78,19 +84,19 @@ TEST_F(CacheManagerTest, GrowsARequestPageByPage) {
 
 TEST_F(CacheManagerTest, NeverSharesBetweenSalts) {
   const auto salted = [](std::string salt) { return ExtraKeys(std::nullopt, {}, std::move(salt)); };
-  Request red("red", tokens_of(8), salted("red"));
+  Request& red = make_request("red", tokens_of(8), salted("red"));
   compute(red);
-  Request blue("blue", tokens_of(8), salted("blue"));
-  Request plain("plain", tokens_of(8));
-  Request red_again("red again", tokens_of(8), salted("red"));
+  Request& blue = make_request("blue", tokens_of(8), salted("blue"));
+  Request& plain = make_request("plain", tokens_of(8));
+  Request& red_again = make_request("red again", tokens_of(8), salted("red"));
   EXPECT_EQ(manager_.match(blue), 0);
   EXPECT_EQ(manager_.match(plain), 0);
   EXPECT_EQ(manager_.match(red_again), 4);
 }
 
 TEST_F(CacheManagerTest, RefusesKeysThatItsHasherCannotTake) {
-  CacheManager pickler(8, groups_of(1), 32, true, PageHasher(HashAlgorithm::kSha256));
-  Request salted("salted", tokens_of(8), ExtraKeys(std::nullopt, {}, "salt"));
+  CacheManager pickler(8, groups_of(1), 32, {.hasher = PageHasher(HashAlgorithm::kSha256)});
+  Request& salted = make_request("salted", tokens_of(8), ExtraKeys(std::nullopt, {}, "salt"));
   EXPECT_THROW(pickler.match(salted), std::invalid_argument);
   EXPECT_THROW((void)pickler.allocate(salted, 8), std::invalid_argument);
   EXPECT_FALSE(salted.is_allocated());
@@ -98,8 +104,8 @@ TEST_F(CacheManagerTest, RefusesKeysThatItsHasherCannotTake) {
 }
 
 TEST_F(CacheManagerTest, SharesAPrefixOnlyOnceItIsCommitted) {
-  Request first("a", tokens_of(10));
-  Request second("b", tokens_of(10));
+  Request& first = make_request("a", tokens_of(10));
+  Request& second = make_request("b", tokens_of(10));
   ASSERT_TRUE(manager_.allocate(first, 10));
   EXPECT_EQ(manager_.match(second), 0);
   manager_.commit(first, 7);
@@ -114,24 +120,24 @@ TEST_F(CacheManagerTest, SharesAPrefixOnlyOnceItIsCommitted) {
 }
 
 TEST_F(CacheManagerTest, LeavesOneTokenToCompute) {
-  Request first("a", tokens_of(8));
+  Request& first = make_request("a", tokens_of(8));
   compute(first);
-  Request second("b", tokens_of(8));
+  Request& second = make_request("b", tokens_of(8));
   EXPECT_EQ(manager_.match(second), 4);
 }
 
 TEST_F(CacheManagerTest, MatchesNothingForAnEmptyOrRunningRequest) {
-  Request empty("e", {});
+  Request& empty = make_request("e", {});
   EXPECT_EQ(manager_.match(empty), 0);
-  Request running("a", tokens_of(9));
+  Request& running = make_request("a", tokens_of(9));
   compute(running);
   EXPECT_EQ(manager_.match(running), 0);
 }
 
 TEST_F(CacheManagerTest, TakesPartOfAPrefix) {
-  Request first("a", tokens_of(12));
+  Request& first = make_request("a", tokens_of(12));
   compute(first);
-  Request second("b", tokens_of(12));
+  Request& second = make_request("b", tokens_of(12));
   ASSERT_TRUE(manager_.allocate(second, 3, 4));
   EXPECT_THAT(manager_.page_ids(second, 0), ElementsAre(1, 4));
   manager_.check_invariants();
@@ -139,19 +145,19 @@ TEST_F(CacheManagerTest, TakesPartOfAPrefix) {
 
 TEST_F(CacheManagerTest, FindsNothingWithCachingOff) {
   CacheManager manager(8, groups_of(1), 32, {.enable_caching = false});
-  Request first("a", tokens_of(9));
+  Request& first = make_request("a", tokens_of(9));
   ASSERT_TRUE(manager.allocate(first, 9));
   manager.commit(first, 9);
-  Request second("b", tokens_of(9));
+  Request& second = make_request("b", tokens_of(9));
   EXPECT_EQ(manager.match(second), 0);
   EXPECT_EQ(manager.pool().num_cached_pages(), 0);
   manager.check_invariants();
 }
 
 TEST_F(CacheManagerTest, AllocatesAllOrNothing) {
-  Request big("a", tokens_of(20));
+  Request& big = make_request("a", tokens_of(20));
   compute(big);
-  Request other("b", tokens_of(12, 500));
+  Request& other = make_request("b", tokens_of(12, 500));
   EXPECT_FALSE(manager_.allocate(other, 12));
   EXPECT_FALSE(other.is_allocated());
   EXPECT_EQ(manager_.pool().num_free_pages(), 2);
@@ -161,12 +167,12 @@ TEST_F(CacheManagerTest, AllocatesAllOrNothing) {
 }
 
 TEST_F(CacheManagerTest, CountsRevivedPagesAsTaken) {
-  Request first("a", tokens_of(20));
+  Request& first = make_request("a", tokens_of(20));
   compute(first);
   manager_.free(first);
-  Request second("b", tokens_of(28));
+  Request& second = make_request("b", tokens_of(28));
   EXPECT_EQ(manager_.match(second), 20);
-  Request third("c", tokens_of(12, 500));
+  Request& third = make_request("c", tokens_of(12, 500));
   ASSERT_TRUE(manager_.allocate(third, 8));
   EXPECT_FALSE(manager_.allocate(second, 8, 20)) << "5 cached and 2 new pages, 5 are free";
   EXPECT_FALSE(second.is_allocated());
@@ -175,23 +181,23 @@ TEST_F(CacheManagerTest, CountsRevivedPagesAsTaken) {
 }
 
 TEST_F(CacheManagerTest, EvictsTheTailOfAFreedRequestFirst) {
-  Request first("a", tokens_of(28));
+  Request& first = make_request("a", tokens_of(28));
   compute(first);
   manager_.free(first);
-  Request other("b", tokens_of(8, 500));
+  Request& other = make_request("b", tokens_of(8, 500));
   compute(other);
   EXPECT_THAT(manager_.page_ids(other, 0), ElementsAre(7, 6));
-  Request again("c", tokens_of(28));
+  Request& again = make_request("c", tokens_of(28));
   EXPECT_EQ(manager_.match(again), 20);
 }
 
 TEST_F(CacheManagerTest, RefusesAPrefixThatIsGone) {
-  Request first("a", tokens_of(12));
+  Request& first = make_request("a", tokens_of(12));
   compute(first);
   manager_.free(first);
-  Request second("b", tokens_of(12));
+  Request& second = make_request("b", tokens_of(12));
   ASSERT_EQ(manager_.match(second), 8);
-  Request storm("s", tokens_of(28, 500));
+  Request& storm = make_request("s", tokens_of(28, 500));
   compute(storm);
   manager_.free(storm);
   expect_value_error([&] { (void)manager_.allocate(second, 4, 8); },
@@ -200,7 +206,7 @@ TEST_F(CacheManagerTest, RefusesAPrefixThatIsGone) {
 }
 
 TEST_F(CacheManagerTest, RefusesCountsThatCannotBe) {
-  Request request("a", tokens_of(8));
+  Request& request = make_request("a", tokens_of(8));
   const auto allocate = [&](std::int32_t num_new, std::int32_t num_cached = 0) {
     return [&, num_new, num_cached] { (void)manager_.allocate(request, num_new, num_cached); };
   };
@@ -211,7 +217,7 @@ TEST_F(CacheManagerTest, RefusesCountsThatCannotBe) {
   expect_value_error(allocate(1, -4), "num_cached_tokens must be a multiple of page_size 4");
   expect_value_error(allocate(1, 4), "only 0 of the first 4 tokens");
   expect_value_error(allocate(2'000'000'000, 2'000'000'000), "max_model_len is 32");
-  Request too_long("l", tokens_of(40));
+  Request& too_long = make_request("l", tokens_of(40));
   expect_value_error([&] { (void)manager_.allocate(too_long, 33); },
                      "request 'l' would have 33 tokens, max_model_len is 32");
   ASSERT_TRUE(manager_.allocate(request, 4));
@@ -220,7 +226,7 @@ TEST_F(CacheManagerTest, RefusesCountsThatCannotBe) {
 }
 
 TEST_F(CacheManagerTest, RefusesCommitsThatCannotBe) {
-  Request request("a", tokens_of(8));
+  Request& request = make_request("a", tokens_of(8));
   expect_value_error([&] { manager_.commit(request, 1); }, "request 'a' holds no pages");
   ASSERT_TRUE(manager_.allocate(request, 6));
   expect_value_error([&] { manager_.commit(request, 7); }, "has room for 6 tokens, got 7");
@@ -230,7 +236,7 @@ TEST_F(CacheManagerTest, RefusesCommitsThatCannotBe) {
 }
 
 TEST_F(CacheManagerTest, RefusesToFreeTwice) {
-  Request request("a", tokens_of(8));
+  Request& request = make_request("a", tokens_of(8));
   compute(request);
   manager_.free(request);
   EXPECT_EQ(request.num_computed_tokens(), 0);
@@ -240,7 +246,7 @@ TEST_F(CacheManagerTest, RefusesToFreeTwice) {
 
 TEST_F(CacheManagerTest, RefusesARequestOfAnotherManager) {
   CacheManager other(8, groups_of(1), 32);
-  Request request("a", tokens_of(8));
+  Request& request = make_request("a", tokens_of(8));
   ASSERT_TRUE(other.allocate(request, 8));
   expect_value_error([&] { manager_.free(request); }, "holds pages of another manager");
   expect_value_error([&] { manager_.commit(request, 1); }, "holds pages of another manager");
@@ -250,7 +256,7 @@ TEST_F(CacheManagerTest, RefusesARequestOfAnotherManager) {
 }
 
 TEST_F(CacheManagerTest, LetsRequestsGoWhenDestroyed) {
-  Request request("a", tokens_of(8));
+  Request& request = make_request("a", tokens_of(8));
   {
     CacheManager other(8, groups_of(1), 32);
     ASSERT_TRUE(other.allocate(request, 8));
@@ -261,7 +267,7 @@ TEST_F(CacheManagerTest, LetsRequestsGoWhenDestroyed) {
 }
 
 TEST_F(CacheManagerTest, ResetsOnlyWhenIdle) {
-  Request request("a", tokens_of(8));
+  Request& request = make_request("a", tokens_of(8));
   compute(request);
   EXPECT_FALSE(manager_.reset_prefix_cache());
   manager_.free(request);
@@ -271,7 +277,7 @@ TEST_F(CacheManagerTest, ResetsOnlyWhenIdle) {
 }
 
 TEST_F(CacheManagerTest, RefusesAForeignGroup) {
-  Request request("a", tokens_of(8));
+  Request& request = make_request("a", tokens_of(8));
   compute(request);
   EXPECT_THROW(manager_.page_ids(request, 1), std::out_of_range);
   EXPECT_THROW(manager_.page_ids(request, -1), std::out_of_range);

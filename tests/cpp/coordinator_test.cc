@@ -17,10 +17,40 @@ CacheGroupSpec group_of(std::int32_t page_size) {
   return {FullAttentionSpec(page_size, 1, 1, DType("float32")), {}};
 }
 
-TEST(CoordinatorTest, NeedsGroupsOfOnePageSize) {
+TEST(CoordinatorTest, HashesInPagesThatDivideEveryGroups) {
   EXPECT_THROW(Coordinator({}), std::invalid_argument);
-  const std::vector<CacheGroupSpec> mixed = {group_of(4), group_of(8)};
-  EXPECT_THROW(Coordinator{mixed}, std::invalid_argument);
+  const std::vector<CacheGroupSpec> mixed = {group_of(12), group_of(8)};
+  const Coordinator coordinator{mixed};
+  EXPECT_EQ(coordinator.hash_page_size(), 4);
+  EXPECT_EQ(coordinator.prefix_unit(), 24);
+  EXPECT_EQ(Coordinator(mixed, 2).hash_page_size(), 2);
+  EXPECT_THROW(Coordinator(mixed, 8), std::invalid_argument);
+  EXPECT_THROW(Coordinator(mixed, 0), std::invalid_argument);
+}
+
+TEST(CoordinatorTest, CountsWithPageSizesThatHaveNothingInCommon) {
+  constexpr std::int32_t kHuge = 2'147'483'647;  // a prime, and so is the next one down here
+  const std::vector<CacheGroupSpec> groups = {group_of(kHuge), group_of(2'147'483'629),
+                                              group_of(2'147'483'587)};
+  EXPECT_EQ(Coordinator{groups}.hash_page_size(), 1);
+  EXPECT_GT(Coordinator{groups}.prefix_unit(), kHuge);
+}
+
+TEST(CoordinatorTest, NamesALargerPageByTheLastDigestInIt) {
+  PagePool pool(8);
+  std::vector<PageId> pages(3);
+  ASSERT_TRUE(pool.allocate(pages));
+  std::vector<PageHash> hashes;
+  for (std::uint64_t i = 0; i < 4; ++i) hashes.push_back(hash_of(i));
+  const std::vector<CacheGroupSpec> groups = {group_of(8), group_of(4)};
+  const Coordinator coordinator(groups);
+  pool.cache(pages[0], hashes[1], 0);
+  pool.cache(pages[1], hashes[0], 1);
+  GroupPages hit;
+  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 16, 0, hit), 0) << "group 1 has half of it";
+  pool.cache(pages[2], hashes[1], 1);
+  EXPECT_EQ(coordinator.find_longest_hit(pool, hashes, 16, 0, hit), 8);
+  EXPECT_THAT(hit, ElementsAre(ElementsAre(1), ElementsAre(2, 3)));
 }
 
 TEST(CoordinatorTest, AgreesOnWhatEveryGroupCanServe) {

@@ -131,5 +131,26 @@ TEST(HashAlgorithmTest, PagedkvHashesTokensThenKeysThenParent) {
   }
 }
 
+TEST(HashAlgorithmTest, HashesARunOfPagesAsEachOfThem) {
+  std::vector<TokenId> tokens(400);
+  std::iota(tokens.begin(), tokens.end(), -200);
+  for (const Golden& golden : kGoldens) {
+    SCOPED_TRACE(golden.name);
+    const PageHasher hasher(golden.algorithm);
+    for (const std::size_t page_size : {1, 3, 15, 16, 17, 32, 48, 64, 128}) {
+      for (std::size_t num_pages = 0; num_pages <= tokens.size() / page_size; ++num_pages) {
+        const auto run = std::span(tokens).first(num_pages * page_size);
+        std::vector<PageHash> digests(num_pages);
+        hash_pages(hasher.root(), run, digests, golden.algorithm);
+        PageHash parent = hasher.root();
+        for (std::size_t page = 0; page < num_pages; ++page) {
+          parent = hasher.hash_page(parent, run.subspan(page * page_size, page_size));
+          ASSERT_EQ(digests[page], parent) << page << " of " << num_pages;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace pagedkv

@@ -20,6 +20,9 @@ struct HashFunctions {
   PageHash (*none_hash)(std::string_view seed);
   PageHash (*hash_page)(const PageHash& parent, std::span<const TokenId> tokens,
                         std::span<const std::byte> extra);
+  /// A run of pages without extra keys, one digest each. Null: one after the other will do.
+  void (*hash_pages)(const PageHash& parent, std::span<const TokenId> tokens,
+                     std::span<PageHash> digests);
 };
 
 extern const HashFunctions kSha256CborFunctions;

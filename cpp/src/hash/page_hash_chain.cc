@@ -21,13 +21,24 @@ void PageHashChain::reserve(std::size_t num_pages) {
 
 void PageHashChain::extend(std::span<const TokenId> tokens_so_far, const ExtraKeys& extra_keys) {
   const std::size_t num_full_pages = tokens_so_far.size() / page_size_;
+  if (num_full_pages <= digests_.size()) return;
   reserve(num_full_pages);
-  extra_.clear();
+  if (extra_keys.empty()) return extend_without_keys(tokens_so_far, num_full_pages);
   for (std::size_t page = digests_.size(); page < num_full_pages; ++page) {
-    if (!extra_keys.empty()) extra_keys.encode_page(page, page_size(), extra_);
+    extra_keys.encode_page(page, page_size(), extra_);
     const auto tokens = tokens_so_far.subspan(page * page_size_, page_size_);
     digests_.push_back(hasher_.hash_page(last(), tokens, extra_));
   }
+}
+
+void PageHashChain::extend_without_keys(std::span<const TokenId> tokens_so_far,
+                                        std::size_t num_full_pages) {
+  const std::size_t num_before = digests_.size();
+  const PageHash parent = last();
+  digests_.resize(num_full_pages);
+  const auto tokens =
+      tokens_so_far.subspan(num_before * page_size_, (num_full_pages - num_before) * page_size_);
+  hash_pages(parent, tokens, std::span(digests_).subspan(num_before), hasher_.algorithm());
 }
 
 void PageHashChain::append_page(std::span<const TokenId> tokens, std::span<const std::byte> extra) {

@@ -1,5 +1,7 @@
 #include "pagedkv/hash/page_hasher.h"
 
+#include <cassert>
+
 #include "hash_functions.h"
 #include "pagedkv/error.h"
 
@@ -18,6 +20,21 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                       functions.name, "_cbor");
   }
   return functions.hash_page(parent, tokens, extra);
+}
+
+void hash_pages(const PageHash& parent, std::span<const TokenId> tokens,
+                std::span<PageHash> digests, HashAlgorithm algorithm) {
+  if (digests.empty()) return;
+  assert(tokens.size() % digests.size() == 0);
+  const HashFunctions& functions = functions_of(algorithm);
+  if (functions.hash_pages != nullptr) return functions.hash_pages(parent, tokens, digests);
+  const std::size_t page_size = tokens.size() / digests.size();
+  const PageHash* last = &parent;
+  for (PageHash& digest : digests) {
+    digest = functions.hash_page(*last, tokens.first(page_size), {});
+    tokens = tokens.subspan(page_size);
+    last = &digest;
+  }
 }
 
 }  // namespace pagedkv

@@ -6,18 +6,10 @@
 #include "pagedkv/hash/big_endian.h"
 #include "pagedkv/hash/little_endian.h"
 #include "pagedkv/hash/sha256.h"
+#include "sha256_compress.h"
 #include "with_buffer.h"
 
-// Our own chain. All numbers are u32, least significant byte first.
-//
-//   page:  SHA-256( tokens  ||  extra  ||  parent (32)  ||  number of tokens  ||  bytes of extra )
-//   root:  SHA-256( "pagedkv page hash 1"  ||  seed  ||  0xFFFFFFFF  ||  bytes of seed )
-//
-// Tokens first: of a page of 16 or more, the first 64 bytes are one block of SHA-256 that does not
-// depend on the page before, so the CPU works on it while that page is not done yet. Each message
-// can be read in one way only, from its end: the last eight bytes say how long the parts are, and
-// no page has 2^32 - 1 tokens. A change of the format changes the text in the root, and with it
-// every digest.
+// The format is defined with `HashAlgorithm::kPagedkv`.
 namespace pagedkv {
 namespace {
 
@@ -66,23 +58,8 @@ PageHash none_hash(std::string_view seed) {
   });
 }
 
-// Tokens that fill whole blocks are hashed where they lie; what follows is one block more.
-PageHash hash_whole_blocks(const PageHash& parent, std::span<const TokenId> tokens) {
-  std::array<std::byte, kSha256BlockBytes> last{};
-  std::byte* const trailer = last.data() + sizeof parent;
-  std::memcpy(last.data(), parent.bytes.data(), sizeof parent);
-  store_little_endian(trailer, static_cast<std::uint32_t>(tokens.size()));
-  trailer[kTrailerBytes] = std::byte{0x80};
-  store_big_endian(last.data() + kSha256BlockBytes - 8,
-                   8 * std::uint64_t{tokens.size_bytes() + sizeof parent + kTrailerBytes});
-  return {sha256_padded(std::as_bytes(tokens), last)};
-}
-
 PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra) {
-  if (kTokensLieReady && extra.empty() && tokens.size_bytes() % kSha256BlockBytes == 0) {
-    return hash_whole_blocks(parent, tokens);
-  }
   const std::size_t size = tokens.size_bytes() + extra.size() + sizeof parent + kTrailerBytes;
   return with_buffer(size, [&](auto buffer) {
     Message message(buffer);
@@ -95,10 +72,69 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
   });
 }
 
+// The block behind the tokens, in a run of pages whose tokens fill whole blocks.
+class LastBlock {
+ public:
+  explicit LastBlock(std::size_t num_tokens) {
+    std::byte* const trailer = bytes_.data() + sizeof(PageHash);
+    const std::uint64_t message_bytes = sizeof(TokenId) * num_tokens + sizeof(PageHash);
+    store_little_endian(trailer, static_cast<std::uint32_t>(num_tokens));
+    trailer[kTrailerBytes] = std::byte{0x80};
+    store_big_endian(bytes_.data() + kSha256BlockBytes - 8, 8 * (message_bytes + kTrailerBytes));
+  }
+
+  const std::byte* with_parent(const PageHash& parent) {
+    std::memcpy(bytes_.data(), parent.bytes.data(), sizeof parent);
+    return bytes_.data();
+  }
+
+ private:
+  std::array<std::byte, kSha256BlockBytes> bytes_{};
+};
+
+// Finishes each page while it begins the next, whose first block does not wait for it.
+void hash_pages_of_whole_blocks(const PageHash& parent, const std::byte* tokens,
+                                std::size_t page_bytes, std::span<PageHash> digests) {
+  const auto& sha256 = fastest_sha256();
+  const std::size_t num_more_blocks = page_bytes / kSha256BlockBytes - 1;
+  LastBlock last_block(page_bytes / sizeof(TokenId));
+  Sha256State begun = kSha256InitialState;
+  sha256.compress(begun, tokens, 1);
+  const PageHash* previous = &parent;
+  for (std::size_t page = 0; page < digests.size(); ++page, tokens += page_bytes) {
+    sha256.compress(begun, tokens + kSha256BlockBytes, num_more_blocks);
+    Sha256Step finish = {begun, last_block.with_parent(*previous)};
+    if (page + 1 < digests.size()) {
+      Sha256Step begin = {kSha256InitialState, tokens + page_bytes};
+      sha256.compress_two(finish, begin);
+      begun = begin.state;
+    } else {
+      sha256.compress(finish.state, finish.block, 1);
+    }
+    digests[page] = {to_digest(finish.state)};
+    previous = &digests[page];
+  }
+}
+
+void hash_pages(const PageHash& parent, std::span<const TokenId> tokens,
+                std::span<PageHash> digests) {
+  const std::size_t page_size = tokens.size() / digests.size();
+  const std::size_t page_bytes = page_size * sizeof(TokenId);
+  if (kTokensLieReady && page_bytes > 0 && page_bytes % kSha256BlockBytes == 0) {
+    return hash_pages_of_whole_blocks(parent, std::as_bytes(tokens).data(), page_bytes, digests);
+  }
+  const PageHash* previous = &parent;
+  for (PageHash& digest : digests) {
+    digest = hash_page(*previous, tokens.first(page_size), {});
+    tokens = tokens.subspan(page_size);
+    previous = &digest;
+  }
+}
+
 }  // namespace
 
 constinit const HashFunctions kPagedkvFunctions = {
-    HashAlgorithm::kPagedkv, "pagedkv", "pagedkv", 32, true, none_hash, hash_page,
+    HashAlgorithm::kPagedkv, "pagedkv", "pagedkv", 32, true, none_hash, hash_page, hash_pages,
 };
 
 }  // namespace pagedkv

@@ -24,12 +24,6 @@ const std::vector<Sha256Implementation>& implementations() {
   return found;
 }
 
-// A copy of its own, which costs one load less than the front of the vector.
-const Sha256Implementation& fastest() {
-  static const Sha256Implementation first = implementations().front();
-  return first;
-}
-
 const Sha256Implementation& implementation(Sha256Isa isa) {
   for (const Sha256Implementation& candidate : implementations()) {
     if (candidate.isa == isa) return candidate;
@@ -72,6 +66,12 @@ Sha256Digest linked_with(Sha256DigestLinked* digest, const Sha256Digest& link,
 
 }  // namespace
 
+// A copy of its own, which costs one load less than the front of the vector.
+const Sha256Implementation& fastest_sha256() {
+  static const Sha256Implementation first = implementations().front();
+  return first;
+}
+
 std::vector<Sha256Isa> supported_sha256_isas() {
   std::vector<Sha256Isa> isas;
   for (const Sha256Implementation& each : implementations()) isas.push_back(each.isa);
@@ -79,26 +79,16 @@ std::vector<Sha256Isa> supported_sha256_isas() {
 }
 
 Sha256Digest sha256(std::span<const std::byte> message) {
-  return digest_with(fastest().compress, message);
+  return digest_with(fastest_sha256().compress, message);
 }
 
 Sha256Digest sha256(std::span<const std::byte> message, Sha256Isa isa) {
   return digest_with(implementation(isa).compress, message);
 }
 
-Sha256Digest sha256_padded(std::span<const std::byte> blocks,
-                           std::span<const std::byte, kSha256BlockBytes> last_block) {
-  assert(blocks.size() % kSha256BlockBytes == 0);
-  Sha256Compress* const compress = fastest().compress;
-  Sha256State state = kSha256InitialState;
-  compress(state, blocks.data(), blocks.size() / kSha256BlockBytes);
-  compress(state, last_block.data(), 1);
-  return to_digest(state);
-}
-
 Sha256Digest sha256_linked(const Sha256Digest& link, std::span<std::byte> buffer,
                            std::size_t message_bytes) {
-  return linked_with(fastest().digest_linked, link, buffer, message_bytes);
+  return linked_with(fastest_sha256().digest_linked, link, buffer, message_bytes);
 }
 
 Sha256Digest sha256_linked(const Sha256Digest& link, std::span<std::byte> buffer,

@@ -23,7 +23,14 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
 }  // namespace
 
 constinit const HashFunctions kSha256CborFunctions = {
-    HashAlgorithm::kSha256Cbor, "sha256_cbor", "sha256_cbor", 32, true, none_hash, hash_page,
+    HashAlgorithm::kSha256Cbor,
+    "sha256_cbor",
+    "sha256_cbor",
+    32,
+    true,
+    none_hash,
+    hash_page,
+    nullptr,
 };
 
 }  // namespace pagedkv

@@ -14,6 +14,10 @@ namespace pagedkv {
 
 using Sha256State = std::array<std::uint32_t, 8>;
 
+/// FIPS 180-4, 5.3.3: fractional parts of the square roots of the first 8 primes.
+inline constexpr Sha256State kSha256InitialState = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
 /// Folds `num_blocks` whole blocks from `blocks` on into `state`. No alignment is required.
 using Sha256Compress = void(Sha256State& state, const std::byte* blocks, std::size_t num_blocks);
 
@@ -22,21 +26,30 @@ using Sha256Compress = void(Sha256State& state, const std::byte* blocks, std::si
 using Sha256DigestLinked = Sha256Digest(const Sha256Digest& link, std::byte* blocks,
                                         std::size_t num_blocks);
 
+/// A state, and a block to fold into it.
+struct Sha256Step {
+  Sha256State state = kSha256InitialState;
+  const std::byte* block = nullptr;
+};
+
+/// Takes two steps that do not depend on each other, at once where that is faster.
+using Sha256CompressTwo = void(Sha256Step& first, Sha256Step& second);
+
 struct Sha256Implementation {
   Sha256Isa isa;
   Sha256Compress* compress;
+  Sha256CompressTwo* compress_two;
   Sha256DigestLinked* digest_linked;
 };
 
 Sha256Implementation sha256_portable();
 
+/// The first of what this CPU can run.
+const Sha256Implementation& fastest_sha256();
+
 /// Nothing where the CPU lacks the instructions.
 std::optional<Sha256Implementation> find_sha256_x86_sha_ni();
 std::optional<Sha256Implementation> find_sha256_armv8_crypto();
-
-/// FIPS 180-4, 5.3.3: fractional parts of the square roots of the first 8 primes.
-inline constexpr Sha256State kSha256InitialState = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 
 /// FIPS 180-4, 4.2.2: fractional parts of the cube roots of the first 64 primes.
 alignas(16) inline constexpr std::array<std::uint32_t, 64> kSha256RoundConstants = {
@@ -63,6 +76,13 @@ Sha256Digest digest_linked_by_copy(const Sha256Digest& link, std::byte* blocks,
   Sha256State state = kSha256InitialState;
   compress(state, blocks, num_blocks);
   return to_digest(state);
+}
+
+/// The `Sha256CompressTwo` that takes one step after the other.
+template <Sha256Compress& compress>
+void compress_two_in_turn(Sha256Step& first, Sha256Step& second) {
+  compress(first.state, first.block, 1);
+  compress(second.state, second.block, 1);
 }
 
 }  // namespace pagedkv

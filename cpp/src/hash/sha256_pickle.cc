@@ -22,7 +22,7 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
 }  // namespace
 
 constinit const HashFunctions kSha256Functions = {
-    HashAlgorithm::kSha256, "sha256", "sha256", 32, false, none_hash, hash_page,
+    HashAlgorithm::kSha256, "sha256", "sha256", 32, false, none_hash, hash_page, nullptr,
 };
 
 }  // namespace pagedkv

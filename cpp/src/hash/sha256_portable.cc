@@ -52,7 +52,8 @@ void compress(Sha256State& state, const std::byte* blocks, std::size_t num_block
 }  // namespace
 
 Sha256Implementation sha256_portable() {
-  return {Sha256Isa::kPortable, compress, digest_linked_by_copy<compress>};
+  return {Sha256Isa::kPortable, compress, compress_two_in_turn<compress>,
+          digest_linked_by_copy<compress>};
 }
 
 }  // namespace pagedkv

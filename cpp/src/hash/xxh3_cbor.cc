@@ -20,7 +20,14 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
 }  // namespace
 
 constinit const HashFunctions kXxh3CborFunctions = {
-    HashAlgorithm::kXxh3Cbor, "xxh3_128_cbor", "xxhash_cbor", 16, true, none_hash, hash_page,
+    HashAlgorithm::kXxh3Cbor,
+    "xxh3_128_cbor",
+    "xxhash_cbor",
+    16,
+    true,
+    none_hash,
+    hash_page,
+    nullptr,
 };
 
 }  // namespace pagedkv

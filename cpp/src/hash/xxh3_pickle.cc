@@ -23,7 +23,7 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
 }  // namespace
 
 constinit const HashFunctions kXxh3Functions = {
-    HashAlgorithm::kXxh3, "xxh3_128", "xxhash", 16, false, none_hash, hash_page,
+    HashAlgorithm::kXxh3, "xxh3_128", "xxhash", 16, false, none_hash, hash_page, nullptr,
 };
 
 }  // namespace pagedkv

@@ -22,8 +22,16 @@ enum class HashAlgorithm {
   kXxh3Cbor,
   /// XXH3-128 of Python's pickle. vLLM's `xxhash`. Both warnings above hold.
   kXxh3,
-  /// SHA-256 of a format of our own, where a page's first block need not wait for the page
-  /// before. The fastest of the strong ones, where no vLLM peer must agree.
+  /// SHA-256 of a format of our own, where no vLLM peer must agree: the fastest of the strong ones.
+  /// Numbers are u32, least significant byte first (tokens in two's complement); `||` joins bytes:
+  ///
+  ///     page:  tokens || extra || parent (32 bytes) || number of tokens || bytes of extra
+  ///     root:  "pagedkv page hash 1" || seed || 0xFFFFFFFF || bytes of seed
+  ///
+  /// `extra` is canonical CBOR, or nothing. A message can be read in one way only, from its end:
+  /// the last eight bytes give the lengths, and no page has 2^32 - 1 tokens. The text in the root
+  /// carries the version, and so does every digest that follows from it. Tokens come first since
+  /// the first 64 bytes, 16 tokens, are a block of SHA-256 that does not wait for the page before.
   kPagedkv,
 };
 

@@ -50,6 +50,7 @@ class PageHashChain {
  private:
   const PageHash& last() const { return digests_.empty() ? hasher_.root() : digests_.back(); }
   void reserve(std::size_t num_pages);
+  void extend_without_keys(std::span<const TokenId> tokens_so_far, std::size_t num_full_pages);
 
   std::size_t page_size_;
   PageHasher hasher_;

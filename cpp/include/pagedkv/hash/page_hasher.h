@@ -30,6 +30,13 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra = {},
                    HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor);
 
+/// Digests of a run of full pages without extra keys, of equal sizes, the first of which follows
+/// the page of digest `parent`. As `hash_page` on each, and with `kPagedkv` faster.
+///
+/// Requires that `tokens.size()` is a multiple of `digests.size()`, the number of pages.
+void hash_pages(const PageHash& parent, std::span<const TokenId> tokens,
+                std::span<PageHash> digests, HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor);
+
 /// An algorithm and a root: all that decides which digest a page of a given content has.
 class PageHasher {
  public:

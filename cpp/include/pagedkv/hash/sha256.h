@@ -36,13 +36,6 @@ constexpr std::size_t sha256_padded_bytes(std::size_t message_bytes) {
          kSha256BlockBytes;
 }
 
-/// SHA-256 of a message in two pieces that together are padded already: whole blocks, and the last
-/// block, with mark and length. For messages whose first blocks lie in memory of others.
-///
-/// Requires `blocks.size() % kSha256BlockBytes == 0`.
-Sha256Digest sha256_padded(std::span<const std::byte> blocks,
-                           std::span<const std::byte, kSha256BlockBytes> last_block);
-
 /// Where a linked message holds its link: behind the three bytes that open a page's CBOR.
 inline constexpr std::size_t kSha256LinkOffset = 3;
 
