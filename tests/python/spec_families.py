@@ -4,6 +4,8 @@ The fields are those of the classes of transformers 5.23.0 at their defaults (by
 `config.json`), with fewer layers. Nothing here needs transformers.
 """
 
+from functools import partial
+
 from pagedkv import (
     ChunkedLocalAttentionSpec,
     CrossAttentionSpec,
@@ -17,11 +19,11 @@ BF16 = "bfloat16"
 
 
 def full(heads, size, **fields):
-    return FullAttentionSpec(16, heads, size, BF16, **fields)
+    return partial(FullAttentionSpec, 16, heads, size, BF16, **fields)
 
 
 def sliding(heads, size, window, **fields):
-    return SlidingWindowSpec(16, heads, size, BF16, sliding_window=window, **fields)
+    return partial(SlidingWindowSpec, 16, heads, size, BF16, sliding_window=window, **fields)
 
 
 def latent(size):
@@ -29,7 +31,7 @@ def latent(size):
 
 
 def state(*shapes, dtype=BF16):
-    return MambaSpec(16, shapes, dtype)
+    return partial(MambaSpec, 16, shapes, dtype)
 
 
 GEMMA = {"num_key_value_heads": 4, "head_dim": 256, "sliding_window": 512}
@@ -56,7 +58,7 @@ DELTA = {
     "linear_conv_kernel_dim": 4,
 }
 
-# Fields, and then each group's spec and layers (for page_size=16, num_kv_heads=7, head_size=96,
+# Fields, and then how to make each group's spec, and its layers (for page_size=16, num_kv_heads=7, head_size=96,
 # dtype bfloat16).
 FAMILIES = {
     "llama": (
@@ -192,7 +194,10 @@ FAMILIES = {
             "no_rope_layers": [1, 1, 1, 0],
         },
         [
-            (ChunkedLocalAttentionSpec(16, 8, 128, BF16, attention_chunk_size=8192), "0 1 2"),
+            (
+                partial(ChunkedLocalAttentionSpec, 16, 8, 128, BF16, attention_chunk_size=8192),
+                "0 1 2",
+            ),
             (full(8, 128), "3"),
         ],
     ),
@@ -364,10 +369,10 @@ FAMILIES = {
     ),
     "whisper": (
         {"is_encoder_decoder": True, "num_hidden_layers": 9, "decoder_layers": 2},
-        [(full(7, 96), "0 1"), (CrossAttentionSpec(16, 7, 96, BF16), "0.cross 1.cross")],
+        [(full(7, 96), "0 1"), (partial(CrossAttentionSpec, 16, 7, 96, BF16), "0.cross 1.cross")],
     ),
     "llama 3.2 vision": (
         {"num_hidden_layers": 3, "num_key_value_heads": 8, "cross_attention_layers": [1]},
-        [(full(8, 96), "0 2"), (CrossAttentionSpec(16, 8, 96, BF16), "1")],
+        [(full(8, 96), "0 2"), (partial(CrossAttentionSpec, 16, 8, 96, BF16), "1")],
     ),
 }

@@ -11,14 +11,16 @@ from pagedkv import (
 )
 from spec_golden import BUDGETS, SPECS
 
-FIRST = {
-    letter: next(getattr(pagedkv, name)(*arguments) for name, arguments, _ in SPECS if name == kind)
-    for letter, kind in {
-        "full": "FullAttentionSpec",
-        "sliding": "SlidingWindowSpec",
-        "mamba": "MambaSpec",
-    }.items()
+TYPES = {
+    "full": "FullAttentionSpec",
+    "sliding": "SlidingWindowSpec",
+    "mamba": "MambaSpec",
 }
+
+
+def first_of(kind):
+    arguments = next(arguments for name, arguments, _ in SPECS if name == TYPES[kind])
+    return getattr(pagedkv, TYPES[kind])(*arguments)
 
 
 @pytest.mark.parametrize(("groups", "arguments", "expected"), BUDGETS)
@@ -26,7 +28,7 @@ def test_agrees_with_easydel(groups, arguments, expected):
     num_pages, max_model_len, max_num_batched_tokens, data_parallel_size = arguments
     estimate = estimate_runtime_page_budget(
         num_pages=num_pages,
-        kv_cache_groups=[CacheGroupSpec(FIRST[name]) for name in groups],
+        kv_cache_groups=[CacheGroupSpec(first_of(name)) for name in groups],
         max_model_len=max_model_len,
         max_num_batched_tokens=max_num_batched_tokens,
         data_parallel_size=data_parallel_size,

@@ -19,7 +19,7 @@ def facts(groups):
 
 
 def named(expected):
-    return [(spec, [f"layer.{name}" for name in names.split()]) for spec, names in expected]
+    return [(make(), [f"layer.{name}" for name in names.split()]) for make, names in expected]
 
 
 @pytest.mark.parametrize(("letters", "fields", "use_mla", "expected"), CONFIGS)
@@ -80,7 +80,7 @@ def test_use_mla_makes_all_attention_latent():
 
 def test_takes_numpy_integers():
     config = {"num_hidden_layers": np.int64(1), "head_dim": np.int32(64)}
-    assert groups_of(config)[0].kv_cache_spec == full(7, 64)
+    assert groups_of(config)[0].kv_cache_spec == full(7, 64)()
 
 
 @pytest.mark.parametrize(
