@@ -49,11 +49,7 @@ def load_easydel(root: Path) -> Any:
     utils = types.ModuleType("easydel.infra.utils")
     utils.AttnMaskType = AttnMaskType  # type: ignore[attr-defined]
     sys.modules[utils.__name__] = utils
-    shared = types.ModuleType("easydel.inference.esurge.utils")
-    shared.cdiv = lambda a, b: -(-a // b)  # type: ignore[attr-defined]
-    shared.get_dtype_size = lambda dtype: jnp.dtype(dtype).itemsize  # type: ignore[attr-defined]
-    sys.modules[shared.__name__] = shared
-    import easydel.inference.esurge.core.interface as interface
+    from easydel.inference.esurge.core import interface
 
     return interface
 
@@ -61,34 +57,37 @@ def load_easydel(root: Path) -> Any:
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "int8")
 
 
-def random_spec(random: random.Random) -> tuple[str, dict[str, Any]]:
-    page_size = random.choice([1, 4, 16, 17, 128])
-    dtype = jnp.dtype(random.choice(DTYPES))
-    kind = random.choice(["Full", "SlidingWindow", "Chunked", "Mamba"])
+def random_spec(rng: random.Random) -> tuple[str, dict[str, Any]]:
+    page_size = rng.choice([1, 4, 16, 17, 128])
+    dtype = jnp.dtype(rng.choice(DTYPES))
+    kind = rng.choice(["Full", "SlidingWindow", "Chunked", "Mamba"])
     if kind == "Mamba":
         shapes = tuple(
-            tuple(random.randint(1, 64) for _ in range(random.randint(1, 3)))
-            for _ in range(random.randint(1, 3))
+            tuple(rng.randint(1, 64) for _ in range(rng.randint(1, 3)))
+            for _ in range(rng.randint(1, 3))
         )
-        padded = random.choice([None, 10**9])
-        return "MambaSpec", dict(
-            page_size=page_size, shapes=shapes, dtype=dtype, page_size_padded=padded
-        )
-    arguments = dict(
-        page_size=page_size,
-        num_kv_heads=random.randint(1, 16),
-        head_size=random.choice([1, 64, 80, 128, 256]),
-        dtype=dtype,
-        use_mla=random.random() < 0.3 and kind != "SlidingWindow",
-    )
+        padded = rng.choice([None, 10**9])
+        return "MambaSpec", {
+            "page_size": page_size,
+            "shapes": shapes,
+            "dtype": dtype,
+            "page_size_padded": padded,
+        }
+    arguments = {
+        "page_size": page_size,
+        "num_kv_heads": rng.randint(1, 16),
+        "head_size": rng.choice([1, 64, 80, 128, 256]),
+        "dtype": dtype,
+        "use_mla": rng.random() < 0.3 and kind != "SlidingWindow",
+    }
     if kind == "Full":
-        arguments["sliding_window"] = random.choice([None, 128, 512])
-        arguments["attention_chunk_size"] = random.choice([None, 128, 512])
+        arguments["sliding_window"] = rng.choice([None, 128, 512])
+        arguments["attention_chunk_size"] = rng.choice([None, 128, 512])
         return "FullAttentionSpec", arguments
     if kind == "SlidingWindow":
-        return "SlidingWindowSpec", arguments | {"sliding_window": random.choice([1, 128, 4096])}
+        return "SlidingWindowSpec", arguments | {"sliding_window": rng.choice([1, 128, 4096])}
     return "ChunkedLocalAttentionSpec", arguments | {
-        "attention_chunk_size": random.choice([1, 128, 8192])
+        "attention_chunk_size": rng.choice([1, 128, 8192])
     }
 
 
@@ -104,17 +103,17 @@ def outcome(run: Any) -> Any:
         return "refused"
 
 
-def compare_specs(theirs: Any, random: random.Random) -> None:
-    name, arguments = random_spec(random)
+def compare_specs(theirs: Any, rng: random.Random) -> None:
+    name, arguments = random_spec(rng)
     limits = {
-        "max_model_len": random.randint(0, 20_000),
-        "max_num_batched_tokens": random.randint(0, 9_000),
+        "max_model_len": rng.randint(0, 20_000),
+        "max_num_batched_tokens": rng.randint(0, 9_000),
     }
     their_spec, our_spec = (getattr(lib, name)(**arguments) for lib in (theirs, pagedkv))
     case = (name, arguments, limits)
     assert facts(their_spec, limits) == facts(our_spec, limits), case
     other = arguments | {
-        key: random.choice([arguments[key], 128, 512, None])
+        key: rng.choice([arguments[key], 128, 512, None])
         for key in ("sliding_window", "attention_chunk_size")
         if name == "FullAttentionSpec"
     }
@@ -132,17 +131,16 @@ def compare_specs(theirs: Any, random: random.Random) -> None:
     assert merged[0] == merged[1], ("merge", case, other, merged)
 
 
-def random_config(random: random.Random) -> SimpleNamespace:
-    num_layers = random.randint(0, 8)
-    kinds = [random.choice(list(AttnMaskType)) for _ in range(num_layers)]
-    window, chunk = random.choice([None, 64]), random.choice([None, 128])
+def random_config(rng: random.Random) -> SimpleNamespace:
+    num_layers = rng.randint(0, 8)
+    kinds = [rng.choice(list(AttnMaskType)) for _ in range(num_layers)]
+    window, chunk = rng.choice([None, 64]), rng.choice([None, 128])
     details = {
         i: SimpleNamespace(mask_type=kind, size=window, chunks=chunk)
         for i, kind in enumerate(kinds)
     }
-    config = SimpleNamespace(get_mask_details=lambda: random_none or details)
-    random_none: Any = None
-    if random.random() < 0.7:
+    config = SimpleNamespace(get_mask_details=lambda: details)
+    if rng.random() < 0.7:
         config.layer_types = [
             {"FULL": "full_attention", "SLIDING": "sliding_attention"}.get(k.name, "chunked")
             for k in kinds
@@ -154,8 +152,8 @@ def random_config(random: random.Random) -> SimpleNamespace:
         "attention_k_eq_v": [False, True],
         "num_global_key_value_heads": [None, 1],
     }.items():
-        if random.random() < 0.6:
-            setattr(config, field, random.choice(values))
+        if rng.random() < 0.6:
+            setattr(config, field, rng.choice(values))
     return config
 
 
@@ -163,9 +161,9 @@ def group_facts(groups: Any, limits: dict[str, int]) -> Any:
     return [(g.layer_names, facts(g.kv_cache_spec, limits)) for g in groups]
 
 
-def compare_configs(theirs: Any, random: random.Random) -> None:
-    config = random_config(random)
-    use_mla = random.random() < 0.3
+def compare_configs(theirs: Any, rng: random.Random) -> None:
+    config = random_config(rng)
+    use_mla = rng.random() < 0.3
     limits = {"max_model_len": 4096, "max_num_batched_tokens": 512}
     results = [
         outcome(
@@ -181,14 +179,14 @@ def compare_configs(theirs: Any, random: random.Random) -> None:
     assert results[0] == results[1], (vars(config), use_mla, results)
 
 
-def compare_budgets(theirs: Any, random: random.Random) -> None:
-    chosen = [random_spec(random) for _ in range(random.randint(0, 3))]
-    arguments = dict(
-        num_pages=random.randint(0, 5_000),
-        max_model_len=random.randint(0, 20_000),
-        max_num_batched_tokens=random.randint(0, 20_000),
-        data_parallel_size=random.choice([1, 1, 2, 4, 5]),
-    )
+def compare_budgets(theirs: Any, rng: random.Random) -> None:
+    chosen = [random_spec(rng) for _ in range(rng.randint(0, 3))]
+    arguments = {
+        "num_pages": rng.randint(0, 5_000),
+        "max_model_len": rng.randint(0, 20_000),
+        "max_num_batched_tokens": rng.randint(0, 20_000),
+        "data_parallel_size": rng.choice([1, 1, 2, 4, 5]),
+    }
     results = []
     for lib in (theirs, pagedkv):
         groups = [lib.CacheGroupSpec(getattr(lib, name)(**spec)) for name, spec in chosen]

@@ -28,9 +28,9 @@ Token ``t`` sees those from ``t // attention_chunk_size * attention_chunk_size``
                                   page_size_padded}),
                 to_int32(attention_chunk_size, kName, "attention_chunk_size"));
           },
-          "page_size"_a, "num_kv_heads"_a, "head_size"_a, "dtype"_a, "use_mla"_a = false,
-          "attention_chunk_size"_a = nb::none(), nb::kw_only(), "head_size_v"_a = nb::none(),
-          "page_size_padded"_a = nb::none(),
+          "page_size"_a.none(), "num_kv_heads"_a.none(), "head_size"_a.none(), "dtype"_a.none(),
+          "use_mla"_a.none() = false, "attention_chunk_size"_a = nb::none(), nb::kw_only(),
+          "head_size_v"_a = nb::none(), "page_size_padded"_a = nb::none(),
           nb::sig("def __init__(self, page_size: int, num_kv_heads: int, head_size: int, "
                   "dtype: object, use_mla: bool = False, attention_chunk_size: int = ..., *, "
                   "head_size_v: int | None = None, page_size_padded: int | None = None) -> None"),
@@ -67,7 +67,7 @@ Example:
                  .max_num_batched_tokens =
                      to_limit(max_num_batched_tokens, "max_num_batched_tokens")});
           },
-          "max_model_len"_a, "max_num_batched_tokens"_a, "kwargs"_a,
+          "max_model_len"_a.none(), "max_num_batched_tokens"_a.none(), "kwargs"_a,
           nb::sig("def max_memory_usage_bytes(self, max_model_len: int, "
                   "max_num_batched_tokens: int, **kwargs: object) -> int"),
           R"doc(

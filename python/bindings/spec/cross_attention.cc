@@ -20,8 +20,9 @@ A layer that attends to an encoder's output, whose K/V is kept as long as the re
                 to_layout(CrossAttentionSpec::kName, {page_size, num_kv_heads, head_size, dtype,
                                                       use_mla, head_size_v, page_size_padded}));
           },
-          "page_size"_a, "num_kv_heads"_a, "head_size"_a, "dtype"_a, "use_mla"_a = false,
-          nb::kw_only(), "head_size_v"_a = nb::none(), "page_size_padded"_a = nb::none(),
+          "page_size"_a.none(), "num_kv_heads"_a.none(), "head_size"_a.none(), "dtype"_a.none(),
+          "use_mla"_a.none() = false, nb::kw_only(), "head_size_v"_a = nb::none(),
+          "page_size_padded"_a = nb::none(),
           nb::sig("def __init__(self, page_size: int, num_kv_heads: int, head_size: int, "
                   "dtype: object, use_mla: bool = False, *, head_size_v: int | None = None, "
                   "page_size_padded: int | None = None) -> None"),
@@ -48,7 +49,7 @@ Raises:
             return self.max_memory_usage_bytes(
                 {.max_encoder_tokens = to_limit(max_encoder_tokens, "max_encoder_tokens")});
           },
-          nb::kw_only(), "max_encoder_tokens"_a, "kwargs"_a,
+          nb::kw_only(), "max_encoder_tokens"_a.none(), "kwargs"_a,
           nb::sig("def max_memory_usage_bytes(self, *, max_encoder_tokens: int, "
                   "**kwargs: object) -> int"),
           R"doc(

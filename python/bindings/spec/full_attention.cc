@@ -41,9 +41,10 @@ void bind_full(nb::module_& m) {
                 to_optional_int32(sliding_window, kName, "sliding_window"),
                 to_optional_int32(attention_chunk_size, kName, "attention_chunk_size"));
           },
-          "page_size"_a, "num_kv_heads"_a, "head_size"_a, "dtype"_a, "use_mla"_a = false,
-          "sliding_window"_a = nb::none(), "attention_chunk_size"_a = nb::none(), nb::kw_only(),
-          "head_size_v"_a = nb::none(), "page_size_padded"_a = nb::none(),
+          "page_size"_a.none(), "num_kv_heads"_a.none(), "head_size"_a.none(), "dtype"_a.none(),
+          "use_mla"_a.none() = false, "sliding_window"_a = nb::none(),
+          "attention_chunk_size"_a = nb::none(), nb::kw_only(), "head_size_v"_a = nb::none(),
+          "page_size_padded"_a = nb::none(),
           nb::sig("def __init__(self, page_size: int, num_kv_heads: int, head_size: int, "
                   "dtype: object, use_mla: bool = False, sliding_window: int | None = None, "
                   "attention_chunk_size: int | None = None, *, head_size_v: int | None = None, "
@@ -82,7 +83,7 @@ Example:
             return self.max_memory_usage_bytes(
                 {.max_model_len = to_limit(max_model_len, "max_model_len")});
           },
-          "max_model_len"_a, "kwargs"_a,
+          "max_model_len"_a.none(), "kwargs"_a,
           nb::sig("def max_memory_usage_bytes(self, max_model_len: int, **kwargs: object) -> int"),
           R"doc(
 Bytes one layer needs for a request of ``max_model_len`` tokens, in whole pages.
@@ -127,9 +128,10 @@ The idea and the name are vLLM's.
                 to_optional_int32(sliding_window, kName, "sliding_window"),
                 to_optional_int32(attention_chunk_size, kName, "attention_chunk_size"));
           },
-          "page_size"_a, "num_kv_heads"_a, "head_size"_a, "dtype"_a, "use_mla"_a = false,
-          "sliding_window"_a = nb::none(), "attention_chunk_size"_a = nb::none(), nb::kw_only(),
-          "sink_len"_a, "head_size_v"_a = nb::none(), "page_size_padded"_a = nb::none(),
+          "page_size"_a.none(), "num_kv_heads"_a.none(), "head_size"_a.none(), "dtype"_a.none(),
+          "use_mla"_a.none() = false, "sliding_window"_a = nb::none(),
+          "attention_chunk_size"_a = nb::none(), nb::kw_only(), "sink_len"_a.none(),
+          "head_size_v"_a = nb::none(), "page_size_padded"_a = nb::none(),
           nb::sig("def __init__(self, page_size: int, num_kv_heads: int, head_size: int, "
                   "dtype: object, use_mla: bool = False, sliding_window: int | None = None, "
                   "attention_chunk_size: int | None = None, *, sink_len: int, "

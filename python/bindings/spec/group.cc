@@ -38,7 +38,7 @@ void bind_cache_groups(nb::module_& m) {
              std::optional<std::vector<std::string>> layer_names) {
             new (self) CacheGroupSpec{to_spec(kv_cache_spec), std::move(layer_names)};
           },
-          "kv_cache_spec"_a, "layer_names"_a = nb::none(),
+          "kv_cache_spec"_a.none(), "layer_names"_a = nb::none(),
           nb::sig("def __init__(self, kv_cache_spec: CacheSpec, "
                   "layer_names: collections.abc.Sequence[str] | None = None) -> None"),
           R"doc(
@@ -68,7 +68,7 @@ All that a manager needs to know of a model: its groups, and the pages they shar
             new (self) CacheGroupsConfig(to_int32(num_pages, "CacheGroupsConfig", "num_pages"),
                                          std::move(kv_cache_groups));
           },
-          "num_pages"_a, "kv_cache_groups"_a,
+          "num_pages"_a.none(), "kv_cache_groups"_a,
           nb::sig("def __init__(self, num_pages: int, "
                   "kv_cache_groups: collections.abc.Sequence[CacheGroupSpec]) -> None"),
           R"doc(

@@ -110,8 +110,9 @@ A page holds one whole state.
                                  to_cache_mode(cache_mode),
                                  to_int32(num_speculative_pages, kName, "num_speculative_pages"));
           },
-          "page_size"_a, "shapes"_a, "dtype"_a, "page_size_padded"_a = nb::none(), nb::kw_only(),
-          "cache_mode"_a = "none", "num_speculative_pages"_a = 0,
+          "page_size"_a.none(), "shapes"_a.none(), "dtype"_a.none(),
+          "page_size_padded"_a = nb::none(), nb::kw_only(), "cache_mode"_a.none() = "none",
+          "num_speculative_pages"_a.none() = 0,
           nb::sig("def __init__(self, page_size: int, "
                   "shapes: collections.abc.Sequence[collections.abc.Sequence[int]], "
                   "dtype: object, page_size_padded: int | None = None, *, "

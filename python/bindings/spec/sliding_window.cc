@@ -26,9 +26,9 @@ A layer whose attention sees the last ``sliding_window`` tokens. A latent cache 
                                                     use_mla, head_size_v, page_size_padded}),
                                   to_int32(sliding_window, kName, "sliding_window"));
           },
-          "page_size"_a, "num_kv_heads"_a, "head_size"_a, "dtype"_a, "use_mla"_a = false,
-          "sliding_window"_a = nb::none(), nb::kw_only(), "head_size_v"_a = nb::none(),
-          "page_size_padded"_a = nb::none(),
+          "page_size"_a.none(), "num_kv_heads"_a.none(), "head_size"_a.none(), "dtype"_a.none(),
+          "use_mla"_a.none() = false, "sliding_window"_a = nb::none(), nb::kw_only(),
+          "head_size_v"_a = nb::none(), "page_size_padded"_a = nb::none(),
           nb::sig("def __init__(self, page_size: int, num_kv_heads: int, head_size: int, "
                   "dtype: object, use_mla: bool = False, sliding_window: int = ..., *, "
                   "head_size_v: int | None = None, page_size_padded: int | None = None) -> None"),
@@ -65,7 +65,7 @@ Example:
                  .max_num_batched_tokens =
                      to_limit(max_num_batched_tokens, "max_num_batched_tokens")});
           },
-          "max_model_len"_a, "max_num_batched_tokens"_a, "kwargs"_a,
+          "max_model_len"_a.none(), "max_num_batched_tokens"_a.none(), "kwargs"_a,
           nb::sig("def max_memory_usage_bytes(self, max_model_len: int, "
                   "max_num_batched_tokens: int, **kwargs: object) -> int"),
           R"doc(

@@ -68,11 +68,11 @@ class Fields:
         return list(value) or None
 
     def of_layer(self, index: int) -> "Fields":
-        """The fields of one layer: its own where they differ, and one item of those in a list."""
+        """The fields of one layer, where `per_layer_config` says how layers differ."""
         layers = self.get("per_layer_config")
         if isinstance(layers, Mapping):
-            own = next((own for key, own in layers.items() if int(key) == index), {})
-            return Fields(self._config, own)
+            own = (own for key, own in layers.items() if int(key) == index)
+            return Fields(self._config, next(own, None))
         if isinstance(layers, Sequence) and index < len(layers):
             return Fields(layers[index])
         return self

@@ -10,7 +10,8 @@ from pagedkv.specs.mask_details import groups_from_mask_details
 
 _DECODER_LAYERS = ("decoder_layers", "num_decoder_layers")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_SAYS_SOMETHING = ("sliding_window", "attention_chunk_size", "kv_lora_rank", "layers_block_type")
+_ONE_PER_LAYER = ("layer_types", "layers_block_type", "hybrid_override_pattern")
+_SAYS_SOMETHING = ("sliding_window", "attention_chunk_size", "kv_lora_rank")
 
 
 def create_kv_cache_specs_from_config(
@@ -79,8 +80,8 @@ def create_kv_cache_specs_from_config(
     fields = text_fields(config)
     num_layers = _num_layers(fields)
     if num_layers is None:
-        spec = FullAttentionSpec(page_size, num_kv_heads, head_size, dtype, use_mla)
-        return [CacheGroupSpec(spec)]
+        full = FullAttentionSpec(page_size, num_kv_heads, head_size, dtype, use_mla)
+        return [CacheGroupSpec(full)]
     defaults = Defaults(page_size, num_kv_heads, head_size, dtype, use_mla)
     names_of: dict[Spec, list[str]] = {}
     for index, kind in enumerate(layer_kinds(fields, num_layers)):
@@ -96,10 +97,12 @@ def _num_layers(fields: Fields) -> int | None:
     is_decoder = fields.get("is_encoder_decoder") is True
     num_layers = fields.size(*_DECODER_LAYERS, *_LAYERS) if is_decoder else fields.size(*_LAYERS)
     if num_layers is not None:
-        return num_layers
-    names = fields.sequence("layer_types")
-    if names is not None:
-        return len(names)
+        is_double = fields.get("model_type") == "longcat_flash" and not fields.get(_LAYERS[0])
+        return num_layers * 2 if is_double else num_layers
+    for name in _ONE_PER_LAYER:
+        layers = fields.get(name)
+        if layers:
+            return len(layers)
     if fields.first(*_SAYS_SOMETHING) is not None:
         return fields.required_size("num_hidden_layers")
     return None

@@ -51,6 +51,9 @@ _KIND_OF_NAME = {
     "mlp": LayerKind.NOTHING,
 }
 
+# DeepSeek V4: rows for several tokens each, which no spec describes.
+_UNSUPPORTED = ("compressed_sparse_attention", "heavily_compressed_attention")
+
 # Every n-th layer is full, where a config of the family's does not say.
 _PATTERN_OF_FAMILY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
 _STATE_FAMILIES = ("mamba", "mamba2", "falcon_mamba")
@@ -70,6 +73,8 @@ def layer_kinds(config: Fields, num_layers: int) -> list[LayerKind]:
 
 
 def _kind_of(name: Any, index: int) -> LayerKind:
+    if name in _UNSUPPORTED:
+        raise ValueError(message(f"layer type {name!r} of layer.{index} is not supported"))
     kind = _KIND_OF_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ValueError(
@@ -175,6 +180,8 @@ def _from_family(config: Fields, num_layers: int) -> list[LayerKind] | None:
         return [LayerKind.STATE] * num_layers
     if config.get("mamba_d_ssm") is not None:  # FalconH1
         return [LayerKind.HYBRID] * num_layers
+    if config.get("mamba_d_state") is not None:  # Bamba, without any attention
+        return [LayerKind.STATE] * num_layers
     return None
 
 

@@ -39,7 +39,8 @@ def estimate_runtime_page_budget(
 
     Args:
       num_pages: Pages of the pool, the null page included.
-      kv_cache_groups: What the model keeps. None: every usable page is taken for a request.
+      kv_cache_groups: What the model keeps. Of an empty list, each usable page is taken for a
+        request.
       max_model_len: Tokens of the longest request; taken as at least 1.
       max_num_batched_tokens: Tokens the largest step computes; taken as at least 1 and at most
         ``max_model_len``.
