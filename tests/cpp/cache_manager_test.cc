@@ -213,8 +213,8 @@ TEST_F(CacheManagerTest, RefusesCountsThatCannotBe) {
   expect_value_error(allocate(0), "num_new_tokens must be >= 1, got 0");
   expect_value_error(allocate(-3), "num_new_tokens must be >= 1, got -3");
   expect_value_error(allocate(9), "request 'a' has 8 tokens, cannot compute 9");
-  expect_value_error(allocate(1, 2), "num_cached_tokens must be a multiple of page_size 4");
-  expect_value_error(allocate(1, -4), "num_cached_tokens must be a multiple of page_size 4");
+  expect_value_error(allocate(1, 2), "num_cached_tokens must be a multiple of prefix_unit 4");
+  expect_value_error(allocate(1, -4), "num_cached_tokens must be a multiple of prefix_unit 4");
   expect_value_error(allocate(1, 4), "only 0 of the first 4 tokens");
   expect_value_error(allocate(2'000'000'000, 2'000'000'000), "max_model_len is 32");
   Request& too_long = make_request("l", tokens_of(40));

@@ -163,7 +163,7 @@ def test_refuses_groups_of_different_page_sizes():
         (
             lambda m, r, s: m.allocate(s, 1, num_cached_tokens=3),
             ValueError,
-            "multiple of page_size 4",
+            "multiple of prefix_unit 4",
         ),
         (lambda m, r, s: m.allocate(s, 1, num_cached_tokens=8), ValueError, "match again"),
         (lambda m, r, s: m.allocate(r, 1, num_cached_tokens=4), ValueError, "holds pages already"),

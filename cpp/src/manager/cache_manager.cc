@@ -121,9 +121,8 @@ void CacheManager::check_allocate(const Request& request, std::int32_t num_new_t
     throw_value_error(kOperation, "num_lookahead_tokens must be >= 0, got ", num_lookahead_tokens);
   }
   if (num_cached_tokens < 0 || num_cached_tokens % prefix_unit() != 0) {
-    throw_value_error(kOperation, "num_cached_tokens must be a multiple of ", prefix_unit(),
-                      " (the page size, or what the page sizes have in common) and >= 0, got ",
-                      num_cached_tokens);
+    throw_value_error(kOperation, "num_cached_tokens must be a multiple of prefix_unit ",
+                      prefix_unit(), " and >= 0, got ", num_cached_tokens);
   }
   if (enable_caching()) request.check_hashable(hash_page_size(), hasher());
   const std::int64_t num_tokens =
