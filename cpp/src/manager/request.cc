@@ -1,8 +1,13 @@
 #include "pagedkv/manager/request.h"
 
 #include "pagedkv/error.h"
+#include "pagedkv/manager/cache_manager.h"
 
 namespace pagedkv {
+
+Request::~Request() {
+  if (owner_ != nullptr) owner_->free(*this);
+}
 
 std::span<const PageHash> Request::page_hashes(std::int32_t page_size, const PageHash& root) {
   if (!chain_ || chain_->page_size() != page_size || chain_->root() != root) {

@@ -18,12 +18,14 @@ class CacheManager;
 /// The tokens of one sequence, and the digests of its full pages.
 ///
 /// Tokens are only ever appended. Digests are made when a manager first needs them, and only for
-/// pages that became full since. A request holds pages of one manager at a time, and must not be
-/// destroyed while it does. Not thread-safe.
+/// pages that became full since. A request holds pages of one manager at a time, and gives them
+/// back when it is destroyed. Not thread-safe.
 class Request {
  public:
   Request(std::string request_id, std::vector<TokenId> tokens)
       : request_id_(std::move(request_id)), tokens_(std::move(tokens)) {}
+
+  ~Request();
 
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
@@ -63,7 +65,7 @@ class Request {
   std::int32_t num_computed_tokens_ = 0;
 
   // Where the owner keeps what the request holds. Both set, or neither.
-  const CacheManager* owner_ = nullptr;
+  CacheManager* owner_ = nullptr;
   std::int32_t state_ = -1;
 };
 
