@@ -27,22 +27,24 @@ namespace {
 class OwningManager {
  public:
   OwningManager(PageId num_pages, const std::vector<CacheGroupSpec>& kv_cache_groups,
-                std::int32_t max_model_len, bool enable_caching, const PageHasher& hasher)
-      : core_(num_pages, kv_cache_groups, max_model_len, enable_caching, hasher) {}
+                std::int32_t max_model_len, const CacheManagerOptions& options)
+      : core_(num_pages, kv_cache_groups, max_model_len, options) {}
 
   const CacheManager& core() const { return core_; }
 
   std::int32_t match(Request& request) {
     const Use use(*this, request, "CacheManager.match");
-    return without_gil_if_long(request.num_tokens() / core_.page_size(),
+    return without_gil_if_long(request.num_tokens() / core_.hash_page_size(),
                                [&] { return core_.match(request); });
   }
 
-  bool allocate(Request& request, std::int32_t num_new_tokens, std::int32_t num_cached_tokens) {
+  bool allocate(Request& request, std::int32_t num_new_tokens, std::int32_t num_cached_tokens,
+                std::int32_t num_lookahead_tokens) {
     const Use use(*this, request, "CacheManager.allocate");
     if (num_cached_tokens > 0) hash(request);
     const bool is_new = !request.is_allocated();
-    const bool done = core_.allocate(request, num_new_tokens, num_cached_tokens);
+    const bool done =
+        core_.allocate(request, num_new_tokens, num_cached_tokens, num_lookahead_tokens);
     if (done && is_new) held_.emplace(&request, nb::find(request));
     return done;
   }
@@ -87,9 +89,11 @@ class OwningManager {
   // What the core would hash under Python's lock, if it is long.
   void hash(Request& request) {
     if (!core_.enable_caching()) return;
-    const std::int64_t num_pages = request.num_pages_to_hash(core_.page_size(), core_.hasher());
+    const std::int64_t num_pages =
+        request.num_pages_to_hash(core_.hash_page_size(), core_.hasher());
     if (num_pages < kMinPagesWithoutGil) return;
-    without_gil_if_long(num_pages, [&] { request.page_hashes(core_.page_size(), core_.hasher()); });
+    without_gil_if_long(num_pages,
+                        [&] { request.page_hashes(core_.hash_page_size(), core_.hasher()); });
   }
 
   UseFlag use_flag_;
@@ -139,9 +143,9 @@ Int32Array slot_mapping(const OwningManager& manager, const Requests& requests,
 void bind_life_of_a_request(nb::class_<OwningManager>& manager) {
   manager
       .def("match", &OwningManager::match, "request"_a, R"doc(
-Tokens of the longest prefix of ``request`` that is cached in every group.
+Tokens of the longest prefix of ``request`` that is cached in every group, as far as each needs it.
 
-A multiple of ``page_size``, and less than ``request.num_tokens``: one token is left to compute the
+A multiple of ``prefix_unit``, and less than ``request.num_tokens``: one token is left to compute the
 next from. 0 for a request that holds pages. Holds nothing: the pages may go until ``allocate``.
 Long prompts are hashed and looked up without Python's lock.
 
@@ -150,8 +154,11 @@ Raises:
   RuntimeError: If another thread uses the manager or the request.
 )doc")
       .def("allocate", &OwningManager::allocate, "request"_a, "num_new_tokens"_a, nb::kw_only(),
-           "num_cached_tokens"_a = 0, R"doc(
-Makes room for ``num_new_tokens`` tokens after those computed.
+           "num_cached_tokens"_a = 0, "num_lookahead_tokens"_a = 0, R"doc(
+Makes room for ``num_new_tokens`` tokens after those computed, and for draft tokens after those.
+
+Pages that a group needs no more are given back first: those a sliding window has left behind, those
+of earlier chunks, states that were replaced. The null page, 0, stands for them in page tables.
 
 The first call of a request takes the first ``num_cached_tokens`` of its prefix from the cache, as
 ``match`` found them; they count as computed.
@@ -160,8 +167,10 @@ Args:
   request: Holds pages of this manager, or none.
   num_new_tokens: At least 1. With the computed tokens at most ``request.num_tokens``, and at most
     ``max_model_len``.
-  num_cached_tokens: What ``match`` gave, or a smaller multiple of ``page_size``. 0 for a request
-    that holds pages.
+  num_cached_tokens: What ``match`` gave, or a smaller multiple of ``prefix_unit`` that is cached
+    as well. 0 for a request that holds pages.
+  num_lookahead_tokens: Draft tokens, which the request need not have yet, as far as
+    ``max_model_len`` allows.
 
 Returns:
   False if too few pages are free: then nothing is done.
@@ -207,6 +216,21 @@ Raises:
             return self.core().num_allocated_tokens(request);
           },
           "request"_a, "Tokens that ``request`` was given room for; 0 if it holds no pages.")
+      .def(
+          "num_common_prefix_pages",
+          [](const OwningManager& self, const Request& request, std::int32_t num_requests,
+             GroupId group) {
+            return self.core().num_common_prefix_pages(request, group, num_requests);
+          },
+          "request"_a, "num_requests"_a, "group"_a = 0, R"doc(
+Leading pages of ``request`` that at least ``num_requests`` requests hold.
+
+0 in groups that do not read their whole prefix.
+
+Raises:
+  ValueError: If the request holds no pages, or ``num_requests`` is below 1.
+  IndexError: If ``group`` is not a group.
+)doc")
       .def("page_table", &page_table, "requests"_a, "width"_a = nb::none(), "group"_a = 0, R"doc(
 Page ids of a batch: row ``i`` holds those of ``requests[i]``, padded with 0, the null page.
 
@@ -260,8 +284,26 @@ void bind_state(nb::class_<OwningManager>& manager) {
           "num_requests", [](const OwningManager& m) { return m.core().num_requests(); },
           "Requests that hold pages.")
       .def_prop_ro(
-          "page_size", [](const OwningManager& m) { return m.core().page_size(); },
-          "Tokens a page holds.")
+          "page_size", [](const OwningManager& m) { return m.core().policy(0).page_size(); },
+          "Tokens a page of the first group holds.")
+      .def_prop_ro(
+          "page_sizes",
+          [](const OwningManager& m) {
+            std::vector<std::int32_t> sizes;
+            for (GroupId group = 0; group < m.core().num_groups(); ++group) {
+              sizes.push_back(m.core().policy(group).page_size());
+            }
+            return sizes;
+          },
+          "Tokens a page holds, of each group.")
+      .def_prop_ro(
+          "hash_page_size", [](const OwningManager& m) { return m.core().hash_page_size(); },
+          "Tokens of the pages that requests are hashed in: divides every group's page size.")
+      .def_prop_ro(
+          "prefix_unit", [](const OwningManager& m) { return m.core().prefix_unit(); },
+          "What every shared prefix is a multiple of, in tokens: the page size, if all groups have "
+          "one.")
+      .def_prop_ro("use_eagle", [](const OwningManager& m) { return m.core().use_eagle(); })
       .def_prop_ro("max_model_len", [](const OwningManager& m) { return m.core().max_model_len(); })
       .def_prop_ro(
           "hasher", [](const OwningManager& m) { return m.core().hasher(); },
@@ -300,27 +342,39 @@ tables may be read at any time. Deterministic: the same calls give the same page
   manager.def(
       "__init__",
       [](OwningManager* self, PageId num_pages, const std::vector<CacheGroupSpec>& kv_cache_groups,
-         std::int32_t max_model_len, bool enable_caching, std::string_view hash_algorithm,
-         std::optional<std::string_view> hash_seed) {
+         std::int32_t max_model_len, bool enable_caching, bool use_eagle,
+         std::string_view hash_algorithm, std::optional<std::string_view> hash_seed,
+         std::optional<std::int32_t> hash_page_size) {
         const PageHasher hasher(hash_algorithm_named(hash_algorithm),
                                 hash_seed.value_or(kDefaultHashSeed));
-        new (self) OwningManager(num_pages, kv_cache_groups, max_model_len, enable_caching, hasher);
+        new (self) OwningManager(num_pages, kv_cache_groups, max_model_len,
+                                 {.enable_caching = enable_caching,
+                                  .use_eagle = use_eagle,
+                                  .hasher = hasher,
+                                  .hash_page_size = hash_page_size});
       },
       "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
-      nb::kw_only(), "hash_algorithm"_a = "sha256_cbor", "hash_seed"_a = nb::none(), R"doc(
+      "use_eagle"_a = false, nb::kw_only(), "hash_algorithm"_a = "sha256_cbor",
+      "hash_seed"_a = nb::none(), "hash_page_size"_a = nb::none(), R"doc(
 Makes an empty cache.
 
 Args:
   num_pages: Pages of the pool, the null page among them.
-  kv_cache_groups: Groups of layers; all share the pool, each has its own page tables.
+  kv_cache_groups: Groups of layers, of any mix of attention types and page sizes; all share the
+    pool, each has its own page tables.
   max_model_len: Most tokens a request may have.
   enable_caching: Whether requests find each other's pages.
+  use_eagle: Leave the last ``prefix_unit`` tokens of every hit to be computed again, for draft heads
+    that need the hidden states of the last tokens (EAGLE).
   hash_algorithm: How pages are named, one of ``hash_algorithms()``; see ``PageHasher``.
   hash_seed: Caches with different seeds share nothing. vLLM's default if None.
+  hash_page_size: Tokens of the pages that requests are hashed in. If None, the largest that divides
+    every group's page size.
 
 Raises:
-  ValueError: If a size is below 1, there are no groups, groups differ in page size, or slots
-    (``num_pages * page_size``) do not fit in int32, or the algorithm is unknown.
+  ValueError: If a size is below 1, there are no groups, ``hash_page_size`` does not divide every
+    group's page size, slots (``num_pages * page_size``) do not fit in int32, or the algorithm is
+    unknown.
 
 Example:
 

@@ -23,11 +23,12 @@ using Lora = std::optional<std::pair<std::string, std::string>>;
 
 void init_request(Request* self, std::string request_id, nb::handle tokens, Lora lora,
                   std::vector<MultimodalItem> mm_items, std::optional<std::string> cache_salt,
-                  std::optional<PromptEmbeds> prompt_embeds) {
+                  std::optional<PromptEmbeds> prompt_embeds, std::int32_t num_encoder_tokens) {
   auto lora_key = lora ? std::optional<LoraKey>({lora->first, lora->second}) : std::nullopt;
   new (self) Request(std::move(request_id), int32_values(tokens, "Request", "tokens"),
                      ExtraKeys(std::move(lora_key), std::move(mm_items), std::move(cache_salt),
-                               std::move(prompt_embeds)));
+                               std::move(prompt_embeds)),
+                     num_encoder_tokens);
 }
 
 DigestArray page_hashes(Request& request, std::size_t first_page) {
@@ -53,7 +54,7 @@ tokens decides the content of its pages is given once: pages with different keys
 )doc")
       .def("__init__", &init_request, "request_id"_a, "tokens"_a, nb::kw_only(),
            "lora"_a = nb::none(), "mm_items"_a = nb::make_tuple(), "cache_salt"_a = nb::none(),
-           "prompt_embeds"_a = nb::none(), R"doc(
+           "prompt_embeds"_a = nb::none(), "num_encoder_tokens"_a = 0, R"doc(
 Copies the prompt.
 
 Args:
@@ -64,6 +65,7 @@ Args:
     behind them.
   cache_salt: Requests with different salts share nothing: one for each tenant keeps them apart.
   prompt_embeds: Embeddings in place of the prompt's first tokens, as ``PromptEmbeds``.
+  num_encoder_tokens: Tokens of the encoder's output, for layers of cross attention.
 
 Raises:
   TypeError: If ``tokens`` are not integers in one dimension.
@@ -79,6 +81,8 @@ Example:
 )doc")
       .def_prop_ro("request_id", &Request::request_id)
       .def_prop_ro("num_tokens", &Request::num_tokens, "Prompt and output so far.")
+      .def_prop_ro("num_encoder_tokens", &Request::num_encoder_tokens,
+                   "Tokens of the encoder's output.")
       .def_prop_ro("num_computed_tokens", &Request::num_computed_tokens,
                    "Tokens whose K/V is in pages the request holds; 0 while it holds none.")
       .def_prop_ro("is_allocated", &Request::is_allocated,

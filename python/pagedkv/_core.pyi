@@ -1,7 +1,7 @@
 """C++ core of pagedkv. Import from `pagedkv`, not from here."""
 
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import Annotated, overload
 
 import numpy
 from numpy.typing import NDArray
@@ -555,56 +555,60 @@ class CacheGroupsConfig:
 
     def __reduce__(self) -> tuple[object, ...]: ...
 
-def sha256(data: bytes) -> bytes:
+class MultimodalItem:
     """
-    Computes the SHA-256 digest of ``data``.
-
-    Args:
-      data: The message, of any length.
-
-    Returns:
-      32 bytes, as ``hashlib.sha256(data).digest()`` gives them.
-
-    Example:
-      >>> sha256(b"abc").hex()[:8]
-      'ba7816bf'
+    An image, a sound or the like: its placeholders are tokens ``offset .. offset + length - 1``.
     """
 
-def none_hash(seed: str = 'vllm-none-hash') -> bytes:
+    def __init__(self, identifier: str, offset: int, length: int) -> None:
+        """
+        Args:
+          identifier: Names the content: equal content, equal identifier, such as its hash.
+          offset: Position of its first token.
+          length: Number of its tokens.
+        """
+
+    @property
+    def identifier(self) -> str: ...
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+    def __repr__(self) -> str: ...
+
+class PromptEmbeds:
     """
-    Computes the parent digest of a first page.
-
-    Args:
-      seed: Caches with different seeds share nothing. The default is vLLM's.
-
-    Returns:
-      32 bytes: SHA-256 of the canonical CBOR of ``seed``.
-
-    Example:
-      >>> none_hash().hex()[:8]
-      '9bd96a48'
+    Digests of the embeddings that a prompt gives in place of tokens, one for each page they reach.
     """
 
-def hash_page(parent: bytes, tokens: object, extra: bytes | None = None) -> bytes:
-    """
-    Computes the digest of a full page (vLLM's ``sha256_cbor``).
+    def __init__(self, rows: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], page_size: int) -> None:
+        """
+        Hashes ``rows``, and keeps the digests only.
 
-    Args:
-      parent: Digest of the page before, 32 bytes; ``none_hash()`` for the first page.
-      tokens: int32, shape ``[page_size]``, or a sequence of ints in the range of int32.
-      extra: Canonical CBOR of the page's extra keys. ``None`` or empty if it has none.
+        Args:
+          rows: uint8, shape ``[n, bytes]``: the embeddings of the first ``n`` tokens, in memory order.
+            ``pagedkv.hashing.prompt_embeds`` takes other dtypes.
+          page_size: Tokens a page holds, as in the manager that will see the request.
 
-    Returns:
-      32 bytes: SHA-256 of the canonical CBOR of ``(parent, tokens, extra keys or null)``.
+        Raises:
+          ValueError: If ``page_size`` is below 1, or ``rows`` is empty.
+        """
 
-    Raises:
-      ValueError: If ``parent`` is not 32 bytes, or a token does not fit in int32.
-      TypeError: If ``tokens`` are not integers in one dimension.
+    @property
+    def page_size(self) -> int: ...
 
-    Example:
-      >>> hash_page(none_hash(), range(1000, 1016)).hex()[:8]
-      '15528b72'
-    """
+    @property
+    def num_rows(self) -> int:
+        """Tokens that have an embedding."""
+
+    def __repr__(self) -> str: ...
 
 class PagePool:
     """
@@ -704,7 +708,7 @@ class PagePool:
         The oldest page whose content has this digest in ``group``, or None.
 
         Raises:
-          ValueError: If ``digest`` is not 32 bytes.
+          ValueError: If ``digest`` is not 16 or 32 bytes.
         """
 
     def cache(self, page: int, digest: bytes, group: int = 0) -> None:
@@ -713,8 +717,8 @@ class PagePool:
 
         Raises:
           IndexError: If ``page`` is out of range.
-          ValueError: If nobody holds ``page``, if it is cached already, if ``digest`` is not 32 bytes, or
-            if ``group`` is negative.
+          ValueError: If nobody holds ``page``, if it is cached already, if ``digest`` is not 16 or 32
+            bytes, or if ``group`` is negative.
         """
 
     def reset_prefix_cache(self) -> bool:
@@ -729,20 +733,28 @@ class Request:
     """
     The tokens of one sequence, owned by C++, and the digests of its full pages.
 
-    Tokens are only ever appended. A request holds pages of one manager at a time.
+    Tokens are only ever appended. A request holds pages of one manager at a time. What besides the
+    tokens decides the content of its pages is given once: pages with different keys are never shared.
     """
 
-    def __init__(self, request_id: str, tokens: object) -> None:
+    def __init__(self, request_id: str, tokens: object, *, lora: tuple[str, str] | None = None, mm_items: Sequence[MultimodalItem] = (), cache_salt: str | None = None, prompt_embeds: PromptEmbeds | None = None, num_encoder_tokens: int = 0) -> None:
         """
         Copies the prompt.
 
         Args:
           request_id: A name for messages; nothing depends on its being unique.
           tokens: Token ids, shape ``[n]``: an integer array (int32 is fastest) or a sequence of int.
+          lora: The adapter, as ``(name, path)``. Decides every page.
+          mm_items: ``MultimodalItem``s, in any order. Each decides the pages it reaches, and so those
+            behind them.
+          cache_salt: Requests with different salts share nothing: one for each tenant keeps them apart.
+          prompt_embeds: Embeddings in place of the prompt's first tokens, as ``PromptEmbeds``.
+          num_encoder_tokens: Tokens of the encoder's output, for layers of cross attention.
 
         Raises:
           TypeError: If ``tokens`` are not integers in one dimension.
-          ValueError: If a token does not fit in int32.
+          ValueError: If a token does not fit in int32; for an empty name, identifier or salt; for items
+            and embeddings that the tokens do not hold.
 
         Example:
 
@@ -758,6 +770,10 @@ class Request:
     @property
     def num_tokens(self) -> int:
         """Prompt and output so far."""
+
+    @property
+    def num_encoder_tokens(self) -> int:
+        """Tokens of the encoder's output."""
 
     @property
     def num_computed_tokens(self) -> int:
@@ -796,6 +812,165 @@ class Request:
           IndexError: If page ``page`` is not full.
         """
 
+    def page_hashes(self, *, first_page: int = 0) -> Annotated[NDArray[numpy.uint8], dict(shape=(None, None))]:
+        """
+        The digests of all full pages from ``first_page`` on, for routers, events and shared stores.
+
+        Pages are of the size of the manager that last saw the request (``match`` or ``allocate``).
+
+        Returns:
+          A fresh uint8 array, shape ``[pages, digest_bytes]``.
+
+        Raises:
+          ValueError: If no manager has seen the request yet.
+        """
+
+    @property
+    def lora(self) -> tuple[str, str] | None:
+        """Name and path of the adapter."""
+
+    @property
+    def mm_items(self) -> list[MultimodalItem]:
+        """The multimodal items, by rising offset."""
+
+    @property
+    def cache_salt(self) -> str | None: ...
+
+    def __repr__(self) -> str: ...
+
+def sha256(data: bytes) -> bytes:
+    """
+    Computes the SHA-256 digest of ``data``.
+
+    Args:
+      data: The message, of any length.
+
+    Returns:
+      32 bytes, as ``hashlib.sha256(data).digest()`` gives them.
+
+    Example:
+      >>> sha256(b"abc").hex()[:8]
+      'ba7816bf'
+    """
+
+def xxh3_128(data: bytes) -> bytes:
+    """
+    Computes the XXH3 digest of 128 bits of ``data``.
+
+    Args:
+      data: The message, of any length.
+
+    Returns:
+      16 bytes, as ``xxhash.xxh3_128_digest(data)`` gives them.
+
+    Example:
+      >>> xxh3_128(b"abc").hex()[:8]
+      '06b05ab6'
+    """
+
+def hash_algorithms() -> list[str]:
+    """Names of the hash algorithms, the default first."""
+
+def none_hash(seed: str = 'vllm-none-hash', *, algorithm: str = 'sha256_cbor') -> bytes:
+    """
+    Computes the parent digest of a first page.
+
+    Args:
+      seed: Caches with different seeds share nothing. The default is vLLM's.
+      algorithm: One of ``hash_algorithms()``.
+
+    Returns:
+      The algorithm's digest of ``seed``: 32 bytes, or 16.
+
+    Raises:
+      ValueError: If ``algorithm`` is unknown.
+
+    Example:
+      >>> none_hash().hex()[:8]
+      '9bd96a48'
+    """
+
+def hash_page(parent: bytes, tokens: object, extra: bytes | None = None, *, algorithm: str = 'sha256_cbor') -> bytes:
+    """
+    Computes the digest of a full page.
+
+    Args:
+      parent: Digest of the page before; ``none_hash()`` for the first page.
+      tokens: int32, shape ``[page_size]``, or a sequence of ints in the range of int32.
+      extra: Canonical CBOR of the page's extra keys. ``None`` or empty if it has none.
+      algorithm: One of ``hash_algorithms()``.
+
+    Returns:
+      32 bytes, or 16: the digest of ``(parent, tokens, extra keys or None)``.
+
+    Raises:
+      ValueError: If ``algorithm`` is unknown, or takes no extra keys and gets some, if ``parent`` is
+        not a digest of it, or if a token does not fit in int32.
+      TypeError: If ``tokens`` are not integers in one dimension.
+
+    Example:
+      >>> hash_page(none_hash(), range(1000, 1016)).hex()[:8]
+      '15528b72'
+    """
+
+class PageHasher:
+    """
+    How a cache names the content of its pages.
+
+    All who share a cache must agree on it. Algorithms: ``sha256_cbor``, bit-identical to vLLM's;
+    ``sha256``, vLLM's too, only without extra keys; ``xxh3_128_cbor`` and ``xxh3_128``, vLLM's
+    ``xxhash_cbor`` and ``xxhash``, faster, for tenants who trust each other; ``pagedkv``, our own, the
+    fastest of the strong ones.
+    """
+
+    def __init__(self, algorithm: str = 'sha256_cbor', seed: str | None = None) -> None:
+        """
+        Args:
+          algorithm: One of ``hash_algorithms()``.
+          seed: Caches with different seeds share nothing. vLLM's default if None.
+
+        Raises:
+          ValueError: If ``algorithm`` is unknown.
+        """
+
+    @property
+    def algorithm(self) -> str: ...
+
+    @property
+    def digest_bytes(self) -> int:
+        """Bytes of a digest: 32 or 16."""
+
+    @property
+    def root(self) -> bytes:
+        """The parent of a first page."""
+
+    def page_hashes(self, request: Request, page_size: int) -> Annotated[NDArray[numpy.uint8], dict(shape=(None, None))]:
+        """
+        Hashes the full pages of ``request``: for routers and shared stores.
+
+        Incremental: pages hashed before with the same hasher and page size are not hashed again.
+
+        Args:
+          request: Its tokens and extra keys decide the digests.
+          page_size: Tokens a page holds.
+
+        Returns:
+          A fresh uint8 array, shape ``[num_tokens // page_size, digest_bytes]``.
+
+        Raises:
+          ValueError: If ``page_size`` is below 1, or for extra keys that the algorithm does not take.
+          RuntimeError: If another thread hashes ``request``.
+
+        Example:
+          >>> digests = PageHasher().page_hashes(Request("a", range(1000, 1033)), page_size=16)
+          >>> digests.shape, digests[0].tobytes().hex()[:8]
+          ((2, 32), '15528b72')
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
     def __repr__(self) -> str: ...
 
 class CacheManager:
@@ -807,23 +982,32 @@ class CacheManager:
     find it), and so on; ``free`` gives the pages back. The manager keeps a reference to each request
     that holds pages.
 
-    Not thread-safe. Deterministic: the same calls give the same page ids. A call that raises, and an
+    Not thread-safe: a call that another thread's call is in the way of raises RuntimeError. Counters and
+    tables may be read at any time. Deterministic: the same calls give the same page ids. A call that raises, and an
     ``allocate`` that returns False, leave everything as it was.
     """
 
-    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True) -> None:
+    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None) -> None:
         """
         Makes an empty cache.
 
         Args:
           num_pages: Pages of the pool, the null page among them.
-          kv_cache_groups: Groups of layers; all share the pool, each has its own page tables.
+          kv_cache_groups: Groups of layers, of any mix of attention types and page sizes; all share the
+            pool, each has its own page tables.
           max_model_len: Most tokens a request may have.
           enable_caching: Whether requests find each other's pages.
+          use_eagle: Leave the last ``prefix_unit`` tokens of every hit to be computed again, for draft heads
+            that need the hidden states of the last tokens (EAGLE).
+          hash_algorithm: How pages are named, one of ``hash_algorithms()``; see ``PageHasher``.
+          hash_seed: Caches with different seeds share nothing. vLLM's default if None.
+          hash_page_size: Tokens of the pages that requests are hashed in. If None, the largest that divides
+            every group's page size.
 
         Raises:
-          ValueError: If a size is below 1, there are no groups, groups differ in page size, or slots
-            (``num_pages * page_size``) do not fit in int32.
+          ValueError: If a size is below 1, there are no groups, ``hash_page_size`` does not divide every
+            group's page size, slots (``num_pages * page_size``) do not fit in int32, or the algorithm is
+            unknown.
 
         Example:
 
@@ -842,15 +1026,23 @@ class CacheManager:
 
     def match(self, request: Request) -> int:
         """
-        Tokens of the longest prefix of ``request`` that is cached in every group.
+        Tokens of the longest prefix of ``request`` that is cached in every group, as far as each needs it.
 
-        A multiple of ``page_size``, and less than ``request.num_tokens``: one token is left to compute the
+        A multiple of ``prefix_unit``, and less than ``request.num_tokens``: one token is left to compute the
         next from. 0 for a request that holds pages. Holds nothing: the pages may go until ``allocate``.
+        Long prompts are hashed and looked up without Python's lock.
+
+        Raises:
+          ValueError: If the request has extra keys that the hash algorithm does not take.
+          RuntimeError: If another thread uses the manager or the request.
         """
 
-    def allocate(self, request: Request, num_new_tokens: int, *, num_cached_tokens: int = 0) -> bool:
+    def allocate(self, request: Request, num_new_tokens: int, *, num_cached_tokens: int = 0, num_lookahead_tokens: int = 0) -> bool:
         """
-        Makes room for ``num_new_tokens`` tokens after those computed.
+        Makes room for ``num_new_tokens`` tokens after those computed, and for draft tokens after those.
+
+        Pages that a group needs no more are given back first: those a sliding window has left behind, those
+        of earlier chunks, states that were replaced. The null page, 0, stands for them in page tables.
 
         The first call of a request takes the first ``num_cached_tokens`` of its prefix from the cache, as
         ``match`` found them; they count as computed.
@@ -859,8 +1051,10 @@ class CacheManager:
           request: Holds pages of this manager, or none.
           num_new_tokens: At least 1. With the computed tokens at most ``request.num_tokens``, and at most
             ``max_model_len``.
-          num_cached_tokens: What ``match`` gave, or a smaller multiple of ``page_size``. 0 for a request
-            that holds pages.
+          num_cached_tokens: What ``match`` gave, or a smaller multiple of ``prefix_unit`` that is cached
+            as well. 0 for a request that holds pages.
+          num_lookahead_tokens: Draft tokens, which the request need not have yet, as far as
+            ``max_model_len`` allows.
 
         Returns:
           False if too few pages are free: then nothing is done.
@@ -900,6 +1094,17 @@ class CacheManager:
 
     def num_allocated_tokens(self, request: Request) -> int:
         """Tokens that ``request`` was given room for; 0 if it holds no pages."""
+
+    def num_common_prefix_pages(self, request: Request, num_requests: int, group: int = 0) -> int:
+        """
+        Leading pages of ``request`` that at least ``num_requests`` requests hold.
+
+        0 in groups that do not read their whole prefix.
+
+        Raises:
+          ValueError: If the request holds no pages, or ``num_requests`` is below 1.
+          IndexError: If ``group`` is not a group.
+        """
 
     def page_table(self, requests: Sequence[Request], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
         """
@@ -961,10 +1166,33 @@ class CacheManager:
 
     @property
     def page_size(self) -> int:
-        """Tokens a page holds."""
+        """Tokens a page of the first group holds."""
+
+    @property
+    def page_sizes(self) -> list[int]:
+        """Tokens a page holds, of each group."""
+
+    @property
+    def hash_page_size(self) -> int:
+        """
+        Tokens of the pages that requests are hashed in: divides every group's page size.
+        """
+
+    @property
+    def prefix_unit(self) -> int:
+        """
+        What every shared prefix is a multiple of, in tokens: the page size, if all groups have one.
+        """
+
+    @property
+    def use_eagle(self) -> bool: ...
 
     @property
     def max_model_len(self) -> int: ...
+
+    @property
+    def hasher(self) -> PageHasher:
+        """How pages are named."""
 
     @property
     def enable_caching(self) -> bool: ...

@@ -255,6 +255,17 @@ TEST_F(CacheManagerTest, RefusesARequestOfAnotherManager) {
   other.free(request);
 }
 
+TEST_F(CacheManagerTest, TakesThePagesOfADestroyedRequestBack) {
+  {
+    Request request("a", tokens_of(8));
+    compute(request);
+    EXPECT_EQ(manager_.num_requests(), 1);
+  }
+  EXPECT_EQ(manager_.num_requests(), 0);
+  EXPECT_EQ(manager_.pool().num_free_pages(), manager_.pool().num_pages() - 1);
+  manager_.check_invariants();
+}
+
 TEST_F(CacheManagerTest, LetsRequestsGoWhenDestroyed) {
   Request& request = make_request("a", tokens_of(8));
   {

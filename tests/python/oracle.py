@@ -1,76 +1,149 @@
-"""The page manager in the plainest Python: lists, tuples and linear searches, no digests.
+"""The page manager in the plainest Python: lists, tuples, linear searches and copies, no digests.
 
-A page is found by all the tokens up to its end. What it decides is what `CacheManager` must decide,
-page id by page id.
+A page is found by all the tokens up to its end. A prefix can be shared if every page that is read
+after it is cached, tried from the longest down. What the oracle decides is what `CacheManager` must
+decide, page id by page id; 0 stands for pages that are not needed.
 """
+
+import copy
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Group:
+    kind: str  # full, window, chunk, state, checkpoints or cross
+    page_size: int
+    size: int = 0  # of the window or chunk
+
+    def first_read(self, num_computed):
+        """First token that the token after ``num_computed`` reads."""
+        if self.kind == "window":
+            return max(0, num_computed - self.size + 1)
+        if self.kind == "chunk":
+            return num_computed // self.size * self.size
+        if self.kind == "checkpoints":
+            return max(0, num_computed - 1)
+        return 0
+
+    def row_length(self, num_tokens, num_lookahead, num_encoder_tokens):
+        if self.kind == "state":
+            return 1
+        if self.kind == "cross":
+            return -(-num_encoder_tokens // self.page_size)
+        if self.kind == "checkpoints":
+            num_lookahead = 0
+        return -(-(num_tokens + num_lookahead) // self.page_size)
+
+    def first_written(self, num_tokens):
+        return (num_tokens - 1) // self.page_size if self.kind == "checkpoints" else 0
+
+    def pages_of_prefix(self, length, redone):
+        """Pages that must be cached for a request to go on ``redone`` tokens before ``length``."""
+        start = length - redone
+        if self.kind in ("state", "cross"):
+            return None
+        if self.kind == "checkpoints":
+            return [start // self.page_size - 1] if start else None
+        return range(self.first_read(start) // self.page_size, length // self.page_size)
 
 
 class Oracle:
-    def __init__(self, num_pages, page_size, num_groups):
-        self.page_size, self.num_groups = page_size, num_groups
+    def __init__(self, num_pages, groups, max_model_len, eagle=False):
+        self.groups, self.max_model_len = groups, max_model_len
+        self.unit = math.lcm(*(group.page_size for group in groups))
+        self.redone = self.unit if eagle else 0
         self.free = list(range(1, num_pages))  # coldest first
         self.refs = dict.fromkeys(self.free, 0)
         self.cached = []  # (group, tokens up to the page's end, page), oldest first
         self.rows = {}  # request -> one list of pages a group
-        self.computed = {}
-        self.registered = {}
+        self.computed, self.room, self.registered = {}, {}, {}
 
-    def find(self, group, tokens):
-        return next((p for g, t, p in self.cached if (g, t) == (group, tokens)), None)
+    def find(self, g, tokens, page):
+        wanted = tokens[: (page + 1) * self.groups[g].page_size]
+        return next((p for h, t, p in self.cached if (h, t) == (g, wanted)), None)
+
+    def can_share(self, tokens, length, redone):
+        for g, group in enumerate(self.groups):
+            pages = group.pages_of_prefix(length, redone)
+            if pages is None or any(self.find(g, tokens, page) is None for page in pages):
+                return False
+        return True
 
     def match(self, request, tokens):
         if request in self.rows:
             return 0
-        ends = range(self.page_size, len(tokens), self.page_size)
-        length = 0
-        for end in ends:
-            if any(self.find(g, tokens[:end]) is None for g in range(self.num_groups)):
-                break
-            length = end
-        return length
+        for length in range((len(tokens) - 1) // self.unit * self.unit, 0, -self.unit):
+            if self.can_share(tokens, length, self.redone):
+                return length - self.redone
+        return 0
 
-    def allocate(self, request, tokens, num_new, num_cached=0):
-        is_new = request not in self.rows
-        ends = range(self.page_size, num_cached + 1, self.page_size)
-        hits = [[self.find(g, tokens[:end]) for end in ends] for g in range(self.num_groups)]
-        rows = hits if is_new else self.rows[request]
-        base = num_cached if is_new else self.computed[request]
-        want = -(-(base + num_new) // self.page_size)
-        need = sum(max(0, want - len(row)) for row in rows)
-        need += sum(self.refs[page] == 0 for row in hits for page in row)
-        if need > len(self.free):
-            return False
-        for page in (page for row in hits for page in row):
-            if self.refs[page] == 0:
-                self.free.remove(page)
-            self.refs[page] += 1
-        for row in rows:
-            while len(row) < want:
-                page = self.free.pop(0)
-                self.cached = [entry for entry in self.cached if entry[2] != page]
-                self.refs[page] = 1
-                row.append(page)
-        if is_new:
-            self.registered[request] = num_cached // self.page_size
-        self.rows[request], self.computed[request] = rows, base
+    def allocate(self, request, tokens, num_new, num_cached=0, num_lookahead=0, num_encoder=0):
+        before = copy.deepcopy(self.__dict__)
+        if request not in self.rows:
+            self.adopt(request, tokens, num_cached)
+        computed = self.computed[request]
+        num_lookahead = min(num_lookahead, self.max_model_len - computed - num_new)
+        for group, row in zip(self.groups, self.rows[request], strict=True):
+            needed = min(group.first_read(computed) // group.page_size, len(row))
+            self.give_back(reversed(row[:needed]))
+            row[:needed] = [0] * needed
+        for group, row in zip(self.groups, self.rows[request], strict=True):
+            needed = min(group.first_read(computed) // group.page_size, len(row))
+            length = group.row_length(computed + num_new, num_lookahead, num_encoder)
+            row += [0] * (length - len(row))
+            for i in range(max(needed, group.first_written(computed + num_new)), len(row)):
+                if row[i] == 0 and not self.free:
+                    self.__dict__ = before
+                    return False
+                row[i] = row[i] or self.take()
+        self.room[request] = max(self.room[request], computed + num_new + num_lookahead)
         return True
 
-    def commit(self, request, tokens, num_computed):
-        self.computed[request] = num_computed
-        full = num_computed // self.page_size
-        for group, row in enumerate(self.rows[request]):
-            for i in range(self.registered[request], full):
-                self.cached.append((group, tokens[: (i + 1) * self.page_size], row[i]))
-        self.registered[request] = max(self.registered[request], full)
+    def adopt(self, request, tokens, num_cached):
+        self.rows[request], self.computed[request] = [], num_cached
+        self.registered[request] = [num_cached // group.page_size for group in self.groups]
+        self.room[request] = 0
+        for g, group in enumerate(self.groups):
+            needed = group.first_read(num_cached) // group.page_size
+            length = num_cached // group.page_size
+            row = [0] * needed + [self.find(g, tokens, i) for i in range(needed, length)]
+            self.rows[request].append(row)
+            for page in filter(None, row):
+                if self.refs[page] == 0:
+                    self.free.remove(page)
+                self.refs[page] += 1
 
-    def release(self, request):
-        for page in (page for row in self.rows.pop(request) for page in reversed(row)):
+    def take(self):
+        page = self.free.pop(0)
+        self.cached = [entry for entry in self.cached if entry[2] != page]
+        self.refs[page] = 1
+        return page
+
+    def give_back(self, pages):
+        for page in filter(None, pages):
             self.refs[page] -= 1
             if self.refs[page] == 0:
                 self.free.append(page)
 
+    def commit(self, request, tokens, num_computed):
+        self.computed[request] = num_computed
+        for g, (group, row) in enumerate(zip(self.groups, self.rows[request], strict=True)):
+            full = min(num_computed // group.page_size, len(row))
+            for i in range(self.registered[request][g], full):
+                end = (i + 1) * group.page_size
+                if row[i] and (
+                    group.kind in ("full", "window", "chunk")
+                    or (group.kind == "checkpoints" and end == num_computed)
+                ):
+                    self.cached.append((g, tokens[:end], row[i]))
+            self.registered[request][g] = max(self.registered[request][g], full)
+
+    def release(self, request):
+        for row in self.rows.pop(request):
+            self.give_back(reversed(row))
+
     def reset(self):
-        if self.rows:
-            return False
-        self.cached = []
-        return True
+        if not self.rows:
+            self.cached = []
+        return not self.rows

@@ -144,10 +144,24 @@ def test_refuses_a_manager_that_cannot_work(arguments, text):
         make_manager(**arguments)
 
 
-def test_refuses_groups_of_different_page_sizes():
-    groups = [CacheGroupSpec(FullAttentionSpec(size, 1, 8, "float32")) for size in (4, 8)]
-    with pytest.raises(ValueError, match="all groups must have one page size, group 0 has 4 and"):
-        CacheManager(8, groups, 32)
+def test_groups_may_differ_in_page_size():
+    groups = [CacheGroupSpec(FullAttentionSpec(size, 1, 8, "float32")) for size in (4, 6)]
+    manager = CacheManager(16, groups, 32)
+    assert (manager.page_sizes, manager.hash_page_size, manager.prefix_unit) == ([4, 6], 2, 12)
+    first, second = Request("a", range(14)), Request("b", range(14))
+    compute(manager, first)
+    assert manager.match(second) == 12
+    assert manager.page_ids(first, group=1).tolist() == [5, 6, 7]
+    with pytest.raises(ValueError, match="num_cached_tokens must be a multiple of prefix_unit 12"):
+        manager.allocate(second, 1, num_cached_tokens=4)
+
+
+@pytest.mark.parametrize("size", [0, -2, 3, 4])
+def test_refuses_a_hash_page_size_that_does_not_divide_every_page_size(size):
+    groups = [CacheGroupSpec(FullAttentionSpec(size, 1, 8, "float32")) for size in (4, 6)]
+    with pytest.raises(ValueError, match=f"must divide every group's page size, got {size} where"):
+        CacheManager(16, groups, 32, hash_page_size=size)
+    assert CacheManager(16, groups, 32, hash_page_size=1).hash_page_size == 1
 
 
 @pytest.mark.parametrize(

@@ -3,31 +3,51 @@
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from oracle import Oracle
-from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request
+from oracle import Group, Oracle
+from pagedkv import (
+    CacheGroupSpec,
+    CacheManager,
+    ChunkedLocalAttentionSpec,
+    CrossAttentionSpec,
+    FullAttentionSpec,
+    MambaSpec,
+    Request,
+    SlidingWindowSpec,
+)
 
 MAX_MODEL_LEN = 40
 # Two tokens only, so that prompts often share prefixes.
-TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=24).map(tuple)
+TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=30).map(tuple)
+
+
+def spec_of(group):
+    if group.kind in ("state", "checkpoints"):
+        mode = "align" if group.kind == "checkpoints" else "none"
+        return MambaSpec(group.page_size, [(2, 8)], "float32", cache_mode=mode)
+    layout = (group.page_size, 1, 8, "bfloat16")
+    if group.kind == "window":
+        return SlidingWindowSpec(*layout, sliding_window=group.size)
+    if group.kind == "chunk":
+        return ChunkedLocalAttentionSpec(*layout, attention_chunk_size=group.size)
+    return {"full": FullAttentionSpec, "cross": CrossAttentionSpec}[group.kind](*layout)
 
 
 class ManagerMachine(RuleBasedStateMachine):
-    num_pages, page_size, num_groups = 12, 3, 1
+    num_pages, groups, eagle = 12, [Group("full", 3)], False
     waiting = Bundle("waiting")
     running = Bundle("running")
 
     def __init__(self):
         super().__init__()
-        spec = FullAttentionSpec(self.page_size, 1, 8, "bfloat16")
-        groups = [CacheGroupSpec(spec)] * self.num_groups
-        self.manager = CacheManager(self.num_pages, groups, MAX_MODEL_LEN)
-        self.oracle = Oracle(self.num_pages, self.page_size, self.num_groups)
+        specs = [CacheGroupSpec(spec_of(group)) for group in self.groups]
+        self.manager = CacheManager(self.num_pages, specs, MAX_MODEL_LEN, use_eagle=self.eagle)
+        self.oracle = Oracle(self.num_pages, self.groups, MAX_MODEL_LEN, self.eagle)
         self.count = 0
 
-    @rule(target=waiting, tokens=TOKENS)
-    def arrive(self, tokens):
+    @rule(target=waiting, tokens=TOKENS, num_encoder_tokens=st.integers(0, 7))
+    def arrive(self, tokens, num_encoder_tokens):
         self.count += 1
-        return Request(f"r{self.count}", tokens)
+        return Request(f"r{self.count}", tokens, num_encoder_tokens=num_encoder_tokens)
 
     @rule(request=waiting)
     def match(self, request):
@@ -39,11 +59,28 @@ class ManagerMachine(RuleBasedStateMachine):
         tokens = tuple(request.tokens)
         cached = self.manager.match(request)
         assert cached == self.oracle.match(request.request_id, tokens)
-        cached -= self.page_size * data.draw(st.integers(0, cached // self.page_size), "left out")
-        num_new = data.draw(st.integers(1, len(tokens) - cached), "new")
-        done = self.manager.allocate(request, num_new, num_cached_tokens=cached)
-        assert done == self.oracle.allocate(request.request_id, tokens, num_new, cached)
+        unit = self.manager.prefix_unit
+        if cached:  # or a part of it, as far as that can be shared by itself
+            part = unit * data.draw(st.integers(0, cached // unit), "part")
+            cached = part if not part or self.oracle.can_share(tokens, part, 0) else cached
+        self.allocate(request, cached, data)
         return request
+
+    def allocate(self, request, cached, data):
+        rest = request.num_tokens - request.num_computed_tokens - cached
+        num_new = data.draw(st.integers(1, rest), "new")
+        lookahead = data.draw(st.integers(0, 3), "lookahead")
+        done = self.manager.allocate(
+            request, num_new, num_cached_tokens=cached, num_lookahead_tokens=lookahead
+        )
+        assert done == self.oracle.allocate(
+            request.request_id,
+            tuple(request.tokens),
+            num_new,
+            cached,
+            lookahead,
+            request.num_encoder_tokens,
+        )
 
     @rule(request=running, data=st.data())
     def commit(self, request, data):
@@ -51,19 +88,16 @@ class ManagerMachine(RuleBasedStateMachine):
             with pytest.raises(ValueError, match="holds no pages"):
                 self.manager.commit(request, 1)
             return
-        low, high = request.num_computed_tokens, self.manager.num_allocated_tokens(request)
-        computed = data.draw(st.integers(low, high), "computed")
+        high = min(self.manager.num_allocated_tokens(request), request.num_tokens)
+        computed = data.draw(st.integers(request.num_computed_tokens, high), "computed")
         self.manager.commit(request, computed)
         self.oracle.commit(request.request_id, tuple(request.tokens), computed)
 
     @rule(request=running, token=st.integers(0, 1), data=st.data())
     def grow(self, request, token, data):
-        if not request.is_allocated or request.num_tokens >= MAX_MODEL_LEN:
-            return
-        request.append(token)
-        num_new = data.draw(st.integers(1, request.num_tokens - request.num_computed_tokens), "new")
-        done = self.manager.allocate(request, num_new)
-        assert done == self.oracle.allocate(request.request_id, tuple(request.tokens), num_new)
+        if request.is_allocated and request.num_tokens < MAX_MODEL_LEN:
+            request.append(token)
+            self.allocate(request, 0, data)
 
     @rule(request=consumes(running))
     def free(self, request):
@@ -79,23 +113,23 @@ class ManagerMachine(RuleBasedStateMachine):
         assert self.manager.reset_prefix_cache() == self.oracle.reset()
 
     @rule(requests=st.lists(running, unique_by=id, max_size=3))
-    def tables(self, requests):
+    def slots(self, requests):
         requests = [request for request in requests if request.is_allocated]
-        counts = [
-            self.manager.num_allocated_tokens(request) - request.num_computed_tokens
-            for request in requests
-        ]
-        for group in range(self.num_groups):
-            rows = [self.oracle.rows[request.request_id][group] for request in requests]
-            width = max(map(len, rows), default=0)
-            table = self.manager.page_table(requests, group=group)
-            assert table.tolist() == [row + [0] * (width - len(row)) for row in rows]
-            slots = [
-                row[i // self.page_size] * self.page_size + i % self.page_size
-                for request, row, count in zip(requests, rows, counts, strict=True)
-                for i in range(request.num_computed_tokens, request.num_computed_tokens + count)
-            ]
-            assert self.manager.slot_mapping(requests, counts, group=group).tolist() == slots
+        for g, group in enumerate(self.groups):
+            counts, expected = [], []
+            for request in requests:
+                computed, row = request.num_computed_tokens, self.oracle.rows[request.request_id][g]
+                counts.append(self.oracle.room[request.request_id] - computed)
+                expected += [
+                    row[t // group.page_size] * group.page_size + t % group.page_size
+                    for t in range(computed, computed + counts[-1])
+                    if group.kind in ("full", "window", "chunk")
+                ]
+            if group.kind in ("full", "window", "chunk"):
+                assert self.manager.slot_mapping(requests, counts, group=g).tolist() == expected
+            else:
+                with pytest.raises(ValueError, match=f"group {g} keeps no K/V of the tokens"):
+                    self.manager.slot_mapping(requests, counts, group=g)
 
     @invariant()
     def agree(self):
@@ -104,15 +138,39 @@ class ManagerMachine(RuleBasedStateMachine):
         assert self.manager.num_cached_pages == len(self.oracle.cached)
         assert self.manager.num_requests == len(self.oracle.rows)
 
+    @rule(request=running)
+    def look(self, request):
+        if request.is_allocated:
+            rows = self.oracle.rows[request.request_id]
+            for g, row in enumerate(rows):
+                assert self.manager.page_table([request], group=g).tolist() == [row]
 
-class TwoGroupMachine(ManagerMachine):
-    num_pages, num_groups = 20, 2
 
+MIXES = {
+    "Full": (12, [Group("full", 3)]),
+    "TokenPages": (30, [Group("full", 1)]),
+    "TwoFull": (20, [Group("full", 3), Group("full", 3)]),
+    "Window": (10, [Group("window", 3, 7)]),
+    "WindowOfOne": (10, [Group("window", 2, 1)]),
+    "Chunk": (10, [Group("chunk", 3, 6)]),
+    "ChunkAcrossPages": (12, [Group("chunk", 3, 7)]),
+    "State": (6, [Group("state", 4)]),
+    "Checkpoints": (10, [Group("checkpoints", 4)]),
+    "FullWindow": (16, [Group("full", 3), Group("window", 3, 5)]),
+    "FullChunk": (18, [Group("chunk", 2, 6), Group("full", 4)]),
+    "FullCheckpoints": (16, [Group("full", 2), Group("checkpoints", 4)]),
+    "FullCross": (18, [Group("full", 3), Group("cross", 2)]),
+    "Everything": (
+        40,
+        [Group("window", 2, 5), Group("full", 4), Group("chunk", 1, 6), Group("checkpoints", 2)],
+    ),
+}
 
-class TokenPageMachine(ManagerMachine):
-    num_pages, page_size = 30, 1
-
-
-TestManager = ManagerMachine.TestCase
-TestTwoGroups = TwoGroupMachine.TestCase
-TestTokenPages = TokenPageMachine.TestCase
+for _name, (_num_pages, _groups) in MIXES.items():
+    for _eagle in (False, True):
+        _machine = type(
+            f"{_name}{'Eagle' * _eagle}Machine",
+            (ManagerMachine,),
+            {"num_pages": _num_pages, "groups": _groups, "eagle": _eagle},
+        )
+        globals()[f"Test{_name}{'Eagle' * _eagle}"] = _machine.TestCase

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "pagedkv/error.h"
+#include "pagedkv/manager/cache_manager.h"
 
 namespace pagedkv {
 
@@ -27,6 +28,10 @@ Request::Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys 
     throw_value_error("Request", "there are ", embeds->num_rows(), " prompt embeddings, request '",
                       request_id_, "' has ", num_tokens(), " tokens");
   }
+}
+
+Request::~Request() {
+  if (owner_ != nullptr) owner_->free(*this);
 }
 
 bool Request::is_hashed_with(std::int32_t page_size, const PageHasher& hasher) const {

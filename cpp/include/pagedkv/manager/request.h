@@ -22,13 +22,15 @@ class CacheManager;
 ///
 /// Tokens are only ever appended; extra keys never change. Digests are made when a manager first
 /// needs them, and only for pages that became full since. A request holds pages of one manager at a
-/// time, and must not be destroyed while it does. Not thread-safe.
+/// time, and gives them back when it is destroyed. Not thread-safe.
 class Request {
  public:
   /// Throws `std::invalid_argument` if a multimodal item or a prompt embedding lies behind the
   /// last token, and if `num_encoder_tokens < 0`.
   Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys = {},
           std::int32_t num_encoder_tokens = 0);
+
+  ~Request();
 
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
@@ -100,7 +102,7 @@ class Request {
   std::int32_t num_computed_tokens_ = 0;
 
   // Where the owner keeps what the request holds. Both set, or neither.
-  const CacheManager* owner_ = nullptr;
+  CacheManager* owner_ = nullptr;
   std::int32_t state_ = -1;
 };
 
