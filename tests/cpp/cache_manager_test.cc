@@ -294,6 +294,81 @@ TEST_F(CacheManagerTest, RefusesAForeignGroup) {
   EXPECT_THROW(manager_.page_ids(request, -1), std::out_of_range);
 }
 
+std::vector<CacheGroupSpec> window_group(std::int32_t window) {
+  return {
+      {SlidingWindowSpec(
+           {.page_size = kPageSize, .num_kv_heads = 1, .head_size = 1, .dtype = DType("float32")},
+           window),
+       std::nullopt}};
+}
+
+TEST(WindowedCacheManagerTest, GivesPagesBackThatTheWindowHasLeft) {
+  CacheManager manager(6, window_group(5), 64);
+  Request request("a", tokens_of(40));
+  for (std::int32_t computed = 0; computed < 40; computed += 4) {
+    ASSERT_TRUE(manager.allocate(request, 4)) << "two pages at a time are enough";
+    manager.commit(request, computed + 4);
+    manager.check_invariants();
+  }
+  EXPECT_EQ(manager.pool().num_free_pages(), 3);
+  const auto pages = manager.page_ids(request, 0);
+  EXPECT_EQ(std::ranges::count(pages, kNullPage), 8);
+}
+
+TEST(WindowedCacheManagerTest, CountsOnlyPagesThatComeFree) {
+  CacheManager manager(5, window_group(4), 64);
+  Request first("a", tokens_of(12));
+  ASSERT_TRUE(manager.allocate(first, 8));
+  manager.commit(first, 8);
+  Request second("b", tokens_of(12));
+  ASSERT_EQ(manager.match(second), 8);
+  ASSERT_TRUE(manager.allocate(second, 4, 8));
+  EXPECT_THAT(manager.page_ids(second, 0), ElementsAre(0, 2, 3));
+  Request other("o", tokens_of(4, 500));
+  ASSERT_TRUE(manager.allocate(other, 4));
+  // Page 2, which the second request holds too, is all that the next step of the first gives
+  // back besides page 1.
+  first.append(tokens_of(8, 900));
+  EXPECT_FALSE(manager.allocate(first, 8)) << "2 pages needed, 1 comes free";
+  EXPECT_THAT(manager.page_ids(first, 0), ElementsAre(1, 2));
+  EXPECT_TRUE(manager.allocate(first, 4));
+  EXPECT_THAT(manager.page_ids(first, 0), ElementsAre(0, 2, 1));
+  manager.check_invariants();
+}
+
+TEST(EagleCacheManagerTest, LeavesTheLastPageOfAHitToBeComputedAgain) {
+  CacheManager manager(8, groups_of(1), 32, {.use_eagle = true});
+  Request first("a", tokens_of(12));
+  ASSERT_TRUE(manager.allocate(first, 12));
+  manager.commit(first, 12);
+  Request second("b", tokens_of(12));
+  EXPECT_EQ(manager.match(second), 4);
+  EXPECT_TRUE(manager.allocate(second, 8, 4));
+}
+
+TEST_F(CacheManagerTest, MakesRoomForDraftTokens) {
+  Request& request = make_request("a", tokens_of(4));
+  ASSERT_TRUE(manager_.allocate(request, 4, 0, 3));
+  EXPECT_EQ(manager_.num_allocated_tokens(request), 7);
+  EXPECT_EQ(manager_.page_ids(request, 0).size(), 2U);
+  expect_value_error([&] { manager_.commit(request, 5); }, "request 'a' has 4 tokens, got 5");
+  expect_value_error([&] { (void)manager_.allocate(request, 1, 0, -1); },
+                     "num_lookahead_tokens must be >= 0, got -1");
+  Request& longest = make_request("l", tokens_of(32));
+  EXPECT_FALSE(manager_.allocate(longest, 24, 0, 1'000'000)) << "max_model_len is 8 pages";
+}
+
+TEST_F(CacheManagerTest, CountsPagesThatAllRequestsHold) {
+  Request& first = make_request("a", tokens_of(9));
+  compute(first);
+  Request& second = make_request("b", tokens_of(12));
+  compute(second);
+  EXPECT_EQ(manager_.num_common_prefix_pages(first, 0, 1), 3);
+  EXPECT_EQ(manager_.num_common_prefix_pages(first, 0, 2), 2);
+  EXPECT_EQ(manager_.num_common_prefix_pages(first, 0, 3), 0);
+  expect_value_error([&] { manager_.num_common_prefix_pages(first, 0, 0); }, "must be >= 1, got 0");
+}
+
 /// The same manager on std containers: pages are found by the tokens they and all before hold.
 class GoldenManager {
  public:
