@@ -316,23 +316,23 @@ TEST(WindowedCacheManagerTest, GivesPagesBackThatTheWindowHasLeft) {
 }
 
 TEST(WindowedCacheManagerTest, CountsOnlyPagesThatComeFree) {
-  CacheManager manager(5, window_group(4), 64);
-  Request first("a", tokens_of(12));
-  ASSERT_TRUE(manager.allocate(first, 8));
-  manager.commit(first, 8);
+  CacheManager manager(6, window_group(8), 64);
+  Request first("a", tokens_of(24));
+  ASSERT_TRUE(manager.allocate(first, 12));
+  manager.commit(first, 12);
   Request second("b", tokens_of(12));
   ASSERT_EQ(manager.match(second), 8);
   ASSERT_TRUE(manager.allocate(second, 4, 8));
-  EXPECT_THAT(manager.page_ids(second, 0), ElementsAre(0, 2, 3));
-  Request other("o", tokens_of(4, 500));
-  ASSERT_TRUE(manager.allocate(other, 4));
-  // Page 2, which the second request holds too, is all that the next step of the first gives
-  // back besides page 1.
-  first.append(tokens_of(8, 900));
-  EXPECT_FALSE(manager.allocate(first, 8)) << "2 pages needed, 1 comes free";
-  EXPECT_THAT(manager.page_ids(first, 0), ElementsAre(1, 2));
+  EXPECT_THAT(manager.page_ids(second, 0), ElementsAre(1, 2, 4));
+  // The window of the first has left page 1, but the second holds it.
+  EXPECT_FALSE(manager.allocate(first, 8)) << "2 pages needed, 1 free";
+  EXPECT_THAT(manager.page_ids(first, 0), ElementsAre(1, 2, 3));
   EXPECT_TRUE(manager.allocate(first, 4));
-  EXPECT_THAT(manager.page_ids(first, 0), ElementsAre(0, 2, 1));
+  EXPECT_THAT(manager.page_ids(first, 0), ElementsAre(0, 2, 3, 5));
+  manager.check_invariants();
+  manager.free(second);
+  manager.commit(first, 16);
+  EXPECT_TRUE(manager.allocate(first, 8)) << "page 2 comes free, pages 1 and 4 are";
   manager.check_invariants();
 }
 
