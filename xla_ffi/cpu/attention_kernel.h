@@ -28,10 +28,10 @@ struct AttentionLayer {
   int64_t value_dim;
 };
 
-/// Neighbouring query tokens of one request, and the query heads that share one kv head.
+/// Neighbouring query tokens of one request, and the query heads of some neighbouring kv heads.
 ///
-/// Tokens of `query` and `output` are `num_kv_heads * group_size` heads apart; both point at the
-/// first head of the group in the first token. The token at position `p` sees positions
+/// `query` and `output` point at the first of these heads in the first token; tokens are
+/// `layer.num_kv_heads * group_size` heads apart. The token at position `p` sees positions
 /// `[0, p]`, but for those whose page id is out of range. `page_ids` has an entry for each page up
 /// to the last token's.
 struct AttentionBlock {
@@ -40,11 +40,12 @@ struct AttentionBlock {
   const int32_t* page_ids;
   int64_t first_position;
   int64_t num_tokens;
-  int64_t kv_head;
-  int64_t group_size;
+  int64_t kv_head;  // the first
+  int64_t num_kv_heads;
+  int64_t group_size;  // query heads of a kv head
   float scale;
 
-  int64_t num_rows() const { return num_tokens * group_size; }
+  int64_t num_rows() const { return num_tokens * num_kv_heads * group_size; }
 };
 
 /// Computes one block. Thread-safe: writes only `block.output`, and `scratch`, which has

@@ -182,10 +182,17 @@ struct Scratch {
   }
 };
 
-// Tokens of a request that exist, in order: absent ones are left out.
+// Tokens of a request that exist, in order: absent ones are left out. Their rows have all heads.
+template <typename T>
 struct Tile {
   int size = 0;
   int64_t positions[kTileTokens];
+  const T* keys[kTileTokens];
+  const T* values[kTileTokens];
+};
+
+// The rows of one head, as whole vectors of floats.
+struct HeadTile {
   const float* keys[kTileTokens];
   const float* values[kTileTokens];
 };
@@ -210,8 +217,12 @@ PAGEDKV_INLINE const float* as_floats(const T* row, int64_t dim, float* copy, in
 
 // Fills the tile with the tokens from `position` on, and returns the position after the last.
 template <typename T>
-PAGEDKV_TARGET int64_t fill(Tile& tile, const AttentionLayer& layer, const AttentionBlock& block,
-                            const Scratch& scratch, int64_t position, int64_t end) {
+PAGEDKV_TARGET int64_t fill(Tile<T>& tile, const AttentionLayer& layer, const AttentionBlock& block,
+                            int64_t position, int64_t end) {
+  const int64_t key_row = layer.num_kv_heads * layer.key_dim;
+  const int64_t value_row = layer.num_kv_heads * layer.value_dim;
+  const T* keys = reinterpret_cast<const T*>(layer.keys) + block.kv_head * layer.key_dim;
+  const T* values = reinterpret_cast<const T*>(layer.values) + block.kv_head * layer.value_dim;
   tile.size = 0;
   while (position < end && tile.size < kTileTokens) {
     const int64_t page = position / layer.page_size, offset = position % layer.page_size;
@@ -219,40 +230,43 @@ PAGEDKV_TARGET int64_t fill(Tile& tile, const AttentionLayer& layer, const Atten
     const int64_t count = std::min({layer.page_size - offset, end - position, room});
     const int32_t page_id = block.page_ids[page];
     if (in_range(page_id, layer.num_pages)) {
-      const int64_t row = (page_id * layer.page_size + offset) * layer.num_kv_heads + block.kv_head;
-      const T* key = reinterpret_cast<const T*>(layer.keys) + row * layer.key_dim;
-      const T* value = reinterpret_cast<const T*>(layer.values) + row * layer.value_dim;
+      const int64_t slot = page_id * layer.page_size + offset;
       for (int64_t i = 0; i < count; ++i, ++tile.size) {
         tile.positions[tile.size] = position + i;
-        tile.keys[tile.size] =
-            as_floats(key + i * layer.num_kv_heads * layer.key_dim, layer.key_dim,
-                      scratch.keys + tile.size * scratch.key_stride, scratch.key_stride);
-        tile.values[tile.size] =
-            as_floats(value + i * layer.num_kv_heads * layer.value_dim, layer.value_dim,
-                      scratch.values + tile.size * scratch.value_stride, scratch.value_stride);
+        tile.keys[tile.size] = keys + (slot + i) * key_row;
+        tile.values[tile.size] = values + (slot + i) * value_row;
       }
     }
     position += count;
   }
-  // Whole blocks of tokens are scored; what is beyond the last is not used.
-  for (int i = tile.size; tile.size > 0 && i % kTokenBlock != 0; ++i) {
-    tile.keys[i] = tile.keys[tile.size - 1];
-  }
   return position;
+}
+
+// Head `head` of the block: its rows where they are, or copies in the scratch.
+template <typename T>
+PAGEDKV_TARGET void take_head(const Tile<T>& tile, const AttentionLayer& layer,
+                              const Scratch& scratch, int64_t head, HeadTile& rows) {
+  for (int t = 0; t < tile.size; ++t) {
+    rows.keys[t] = as_floats(tile.keys[t] + head * layer.key_dim, layer.key_dim,
+                             scratch.keys + t * scratch.key_stride, scratch.key_stride);
+    rows.values[t] = as_floats(tile.values[t] + head * layer.value_dim, layer.value_dim,
+                               scratch.values + t * scratch.value_stride, scratch.value_stride);
+  }
+  // Whole blocks of tokens are scored; what is beyond the last is not used.
+  for (int t = tile.size; t % kTokenBlock != 0; ++t) rows.keys[t] = rows.keys[tile.size - 1];
 }
 
 // weights[r][t] = query row r times key t, for the first `num_tokens` tokens of the tile.
 template <int kRows>
-PAGEDKV_TARGET void score(const Tile& tile, int num_tokens, const float* query, int64_t stride,
-                          float* weights) {
+PAGEDKV_TARGET void score(const float* const* keys, int num_tokens, const float* query,
+                          int64_t stride, float* weights) {
   for (int token = 0; token < num_tokens; token += kTokenBlock) {
-    const float* const* keys = tile.keys + token;
     Floats dots[kRows][kTokenBlock] = {};
     for (int64_t at = 0; at < stride; at += kWidth) {
       Floats rows[kRows];
       for (int r = 0; r < kRows; ++r) rows[r] = load(query + r * stride + at);
       for (int t = 0; t < kTokenBlock; ++t) {
-        const Floats key = load(keys[t] + at);
+        const Floats key = load(keys[token + t] + at);
         for (int r = 0; r < kRows; ++r) dots[r][t] += rows[r] * key;
       }
     }
@@ -329,25 +343,22 @@ PAGEDKV_TARGET void accumulate(const float* const* values, int begin, int end, c
   }
 }
 
-// How many tokens of the tile the row sees. They are its first: attention is causal.
-PAGEDKV_INLINE int num_visible(const Tile& tile, const AttentionBlock& block, int64_t row) {
-  const int64_t position = block.first_position + row / block.group_size;
-  if (tile.size > 0 && tile.positions[tile.size - 1] <= position) return tile.size;
-  int count = 0;
-  while (count < tile.size && tile.positions[count] <= position) ++count;
+// How many tokens of the tile the query at `position` sees. They are its first: attention is
+// causal.
+template <typename T>
+PAGEDKV_INLINE int num_visible(const Tile<T>& tile, int64_t position) {
+  int count = tile.size;
+  while (count > 0 && tile.positions[count - 1] > position) --count;
   return count;
 }
 
-// Rows [row, row + kRows) of the block over one tile.
+// Rows [row, row + kRows) of the scratch over one tile, of which they see `visible` tokens each.
 template <int kRows>
-PAGEDKV_TARGET void attend_rows(const Tile& tile, const AttentionBlock& block,
-                                const Scratch& scratch, int64_t row) {
-  int visible[kRows];
-  for (int r = 0; r < kRows; ++r) visible[r] = num_visible(tile, block, row + r);
+PAGEDKV_TARGET void attend_rows(const HeadTile& tile, const int* visible, const Scratch& scratch,
+                                int64_t row) {
   if (visible[kRows - 1] == 0) return;
-
   float* accumulator = scratch.accumulator + row * scratch.value_stride;
-  score<kRows>(tile, visible[kRows - 1], scratch.query + row * scratch.key_stride,
+  score<kRows>(tile.keys, visible[kRows - 1], scratch.query + row * scratch.key_stride,
                scratch.key_stride, scratch.weights);
   for (int r = 0; r < kRows; ++r) {
     if (visible[r] == 0) continue;
@@ -364,32 +375,62 @@ PAGEDKV_TARGET void attend_rows(const Tile& tile, const AttentionBlock& block,
   }
 }
 
+// All rows of one head over one tile. Rows of a head go from token to token.
+template <typename T>
+PAGEDKV_TARGET void attend_head(const Tile<T>& tile, const HeadTile& rows,
+                                const AttentionBlock& block, const Scratch& scratch, int64_t head) {
+  const int64_t num_rows = block.num_tokens * block.group_size;
+  const int64_t first_row = head * num_rows;
+  for (int64_t row = 0; row < num_rows; row += kRowBlock) {
+    const int64_t count = std::min<int64_t>(kRowBlock, num_rows - row);
+    int visible[kRowBlock];
+    for (int64_t r = 0; r < count; ++r) {
+      visible[r] = num_visible(tile, block.first_position + (row + r) / block.group_size);
+    }
+    if (count == kRowBlock) attend_rows<kRowBlock>(rows, visible, scratch, first_row + row);
+    if (count == 2) attend_rows<2>(rows, visible, scratch, first_row + row);
+    if (count == 1) attend_rows<1>(rows, visible, scratch, first_row + row);
+  }
+}
+
+static_assert(kRowBlock == 3);
+
+// The row of the scratch that holds query head `head` of the block, in token `token`.
+PAGEDKV_INLINE int64_t scratch_row(const AttentionBlock& block, int64_t token, int64_t head) {
+  const int64_t kv_head = head / block.group_size, member = head % block.group_size;
+  return (kv_head * block.num_tokens + token) * block.group_size + member;
+}
+
 template <typename T>
 PAGEDKV_TARGET void load_queries(const AttentionLayer& layer, const AttentionBlock& block,
                                  const Scratch& scratch) {
-  const int64_t token_stride = layer.num_kv_heads * block.group_size * layer.key_dim;
-  for (int64_t row = 0; row < block.num_rows(); ++row) {
-    const T* from = reinterpret_cast<const T*>(block.query) +
-                    row / block.group_size * token_stride + row % block.group_size * layer.key_dim;
-    float* to = scratch.query + row * scratch.key_stride;
-    to_floats(from, layer.key_dim, to, scratch.key_stride);
-    for (int64_t i = 0; i < scratch.key_stride; i += kWidth) {
-      store(to + i, load(to + i) * block.scale);
+  const T* token_rows = reinterpret_cast<const T*>(block.query);
+  for (int64_t token = 0; token < block.num_tokens; ++token) {
+    for (int64_t head = 0; head < block.num_kv_heads * block.group_size; ++head) {
+      float* to = scratch.query + scratch_row(block, token, head) * scratch.key_stride;
+      to_floats(token_rows + head * layer.key_dim, layer.key_dim, to, scratch.key_stride);
+      for (int64_t i = 0; i < scratch.key_stride; i += kWidth) {
+        store(to + i, load(to + i) * block.scale);
+      }
     }
+    token_rows += layer.num_kv_heads * block.group_size * layer.key_dim;
   }
 }
 
 template <typename T>
 PAGEDKV_TARGET void store_outputs(const AttentionLayer& layer, const AttentionBlock& block,
                                   const Scratch& scratch) {
-  const int64_t token_stride = layer.num_kv_heads * block.group_size * layer.value_dim;
-  for (int64_t row = 0; row < block.num_rows(); ++row) {
-    T* to = reinterpret_cast<T*>(block.output) + row / block.group_size * token_stride +
-            row % block.group_size * layer.value_dim;
-    const float* from = scratch.accumulator + row * scratch.value_stride;
-    // A row that saw nothing has summed nothing.
-    const float factor = scratch.total[row] == 0.0f ? 0.0f : 1.0f / scratch.total[row];
-    for (int64_t i = 0; i < layer.value_dim; ++i) from_float(from[i] * factor, to[i]);
+  T* token_rows = reinterpret_cast<T*>(block.output);
+  for (int64_t token = 0; token < block.num_tokens; ++token) {
+    for (int64_t head = 0; head < block.num_kv_heads * block.group_size; ++head) {
+      const int64_t row = scratch_row(block, token, head);
+      const float* from = scratch.accumulator + row * scratch.value_stride;
+      // A row that saw nothing has summed nothing.
+      const float factor = scratch.total[row] == 0.0f ? 0.0f : 1.0f / scratch.total[row];
+      T* to = token_rows + head * layer.value_dim;
+      for (int64_t i = 0; i < layer.value_dim; ++i) from_float(from[i] * factor, to[i]);
+    }
+    token_rows += layer.num_kv_heads * block.group_size * layer.value_dim;
   }
 }
 
@@ -402,16 +443,16 @@ PAGEDKV_TARGET void attend_as(const AttentionLayer& layer, const AttentionBlock&
   std::fill_n(scratch.maximum, num_rows, std::numeric_limits<float>::lowest());
   std::fill_n(scratch.total, num_rows, 0.0f);
 
-  Tile tile;
+  Tile<T> tile;
+  HeadTile rows;
   const int64_t end = block.first_position + block.num_tokens;
   for (int64_t position = 0; position < end;) {
-    position = fill<T>(tile, layer, block, scratch, position, end);
-    int64_t row = 0;
-    for (; row + kRowBlock <= num_rows; row += kRowBlock) {
-      attend_rows<kRowBlock>(tile, block, scratch, row);
+    position = fill(tile, layer, block, position, end);
+    if (tile.size == 0) continue;  // no page of these exists
+    for (int64_t head = 0; head < block.num_kv_heads; ++head) {
+      take_head(tile, layer, scratch, head, rows);
+      attend_head(tile, rows, block, scratch, head);
     }
-    if (num_rows - row == 2) attend_rows<2>(tile, block, scratch, row);
-    if (num_rows - row == 1) attend_rows<1>(tile, block, scratch, row);
   }
   store_outputs<T>(layer, block, scratch);
 }

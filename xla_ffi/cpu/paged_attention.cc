@@ -25,6 +25,8 @@ constexpr size_t kRowRank = 2;    // heads and their elements
 
 // Rows of a block: enough that each key loaded is used often, and few enough to stay in the cache.
 constexpr int64_t kBlockRows = 48;
+// Blocks for each thread, if there can be: they are not of the same size.
+constexpr int64_t kBlocksPerThread = 4;
 // Multiplications below which waking another thread costs more than it gives.
 constexpr int64_t kSerialWork = int64_t{1} << 20;
 
@@ -135,6 +137,17 @@ std::vector<QueryRun> cut(const Batch& batch, std::span<const Defect> defects, i
   return runs;
 }
 
+// How many kv heads go in one block: all of a page's are read together, where there is work enough
+// for every thread without cutting it there.
+int64_t heads_per_block(int64_t kv_heads, int64_t rows_per_head, int64_t num_runs,
+                        int64_t num_threads) {
+  int64_t heads = std::clamp<int64_t>(kBlockRows / rows_per_head, 1, kv_heads);
+  while (heads > 1 && num_runs * ceil_div(kv_heads, heads) < kBlocksPerThread * num_threads) {
+    heads = ceil_div(heads, int64_t{2});
+  }
+  return heads;
+}
+
 struct AlignedDelete {
   void operator()(std::byte* memory) const {
     ::operator delete[](memory, std::align_val_t(kAttentionScratchAlignment));
@@ -151,14 +164,17 @@ ffi::Error attend_runs(ffi::ThreadPool& pool, AttendBlock attend, const Attentio
     max_tokens = std::max(max_tokens, run.num_tokens);
     num_pairs += run.num_tokens * (run.first_position + run.num_tokens);
   }
-  const int64_t num_items = static_cast<int64_t>(runs.size()) * layer.num_kv_heads;
-  if (num_items == 0) return ffi::Error::Success();
+  if (runs.empty()) return ffi::Error::Success();
   const double work = static_cast<double>(num_pairs) * static_cast<double>(heads) *
                       static_cast<double>(layer.key_dim + layer.value_dim);
-  const int64_t num_workers =
-      work < kSerialWork ? 1 : std::clamp<int64_t>(pool.num_threads(), 1, num_items);
+  const auto num_runs = static_cast<int64_t>(runs.size());
+  const int64_t num_threads = work < kSerialWork ? 1 : std::max<int64_t>(1, pool.num_threads());
+  const int64_t block_heads =
+      heads_per_block(layer.num_kv_heads, max_tokens * group_size, num_runs, num_threads);
+  const int64_t num_cuts = ceil_div(layer.num_kv_heads, block_heads);
+  const int64_t num_workers = std::min(num_threads, num_runs * num_cuts);
 
-  const auto block_bytes = attention_scratch_bytes(layer, max_tokens * group_size);
+  const auto block_bytes = attention_scratch_bytes(layer, max_tokens * block_heads * group_size);
   if (!block_bytes) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                       error_message(kOperation, "heads are too large: ", group_size, " of ",
@@ -175,9 +191,9 @@ ffi::Error attend_runs(ffi::ThreadPool& pool, AttendBlock attend, const Attentio
                                     " bytes of scratch"));
   }
 
-  parallel_for(pool, num_workers, num_items, [&](int64_t worker, int64_t item) {
-    const QueryRun& run = runs[static_cast<size_t>(item / layer.num_kv_heads)];
-    const int64_t kv_head = item % layer.num_kv_heads;
+  parallel_for(pool, num_workers, num_runs * num_cuts, [&](int64_t worker, int64_t item) {
+    const QueryRun& run = runs[static_cast<size_t>(item / num_cuts)];
+    const int64_t kv_head = item % num_cuts * block_heads;
     const int64_t head = run.first_token * heads + kv_head * group_size;
     const AttentionBlock block{.query = query + head * layer.key_dim * element_bytes,
                                .output = output + head * layer.value_dim * element_bytes,
@@ -185,6 +201,7 @@ ffi::Error attend_runs(ffi::ThreadPool& pool, AttendBlock attend, const Attentio
                                .first_position = run.first_position,
                                .num_tokens = run.num_tokens,
                                .kv_head = kv_head,
+                               .num_kv_heads = std::min(block_heads, layer.num_kv_heads - kv_head),
                                .group_size = group_size,
                                .scale = scale};
     std::byte* memory = scratch.get() + static_cast<size_t>(worker) * worker_bytes;
@@ -333,7 +350,7 @@ ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyB
   std::memset(rows, 0, output->element_count() * static_cast<size_t>(element_bytes));
   const int64_t group_size = heads / kv_heads;
   const std::vector<QueryRun> runs =
-      cut(batch, defects, std::max<int64_t>(1, kBlockRows / group_size));
+      cut(batch, defects, std::max<int64_t>(1, kBlockRows / std::max<int64_t>(1, group_size)));
   const AttentionLayer pages{.keys = static_cast<const std::byte*>(key_pages.untyped_data()) +
                                      keys->offset(0, layer_exists ? layer_id : 0),
                              .values = static_cast<const std::byte*>(value_pages.untyped_data()) +
