@@ -1,5 +1,6 @@
 """Reads a llama model out of a GGUF file: its configuration, and its weights as f32 arrays."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gguf
