@@ -111,7 +111,9 @@ def check_batch(
 def check_query(operation: str, query: HasShape, pages: HasShape) -> None:
     """Refuses queries whose heads cannot share those of the pool in equal groups."""
     if query.dtype != pages.dtype:
-        raise TypeError(f"[{operation}] query must be {pages.dtype} as key_pages, got {query.dtype}")
+        raise TypeError(
+            f"[{operation}] query must be {pages.dtype} as key_pages, got {query.dtype}"
+        )
     kv_heads, head_dim = pages.shape[-2:]
     if len(query.shape) != 3 or query.shape[2] != head_dim:
         raise ValueError(
