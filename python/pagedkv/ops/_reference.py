@@ -80,7 +80,7 @@ def paged_attention(
     num_dropped = jnp.sum(~valid, dtype=jnp.int32) + jnp.sum(missing, dtype=jnp.int32)
 
     output_shape = (num_tokens, heads, value_pages.shape[-1])
-    if num_requests == 0 or key_pages.size == 0 or value_pages.size == 0:
+    if 0 in (num_tokens, num_requests, width, key_pages.size, value_pages.size):
         return jnp.zeros(output_shape, query.dtype), num_dropped
 
     token = jnp.arange(num_tokens)[:, None]

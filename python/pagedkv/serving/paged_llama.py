@@ -84,12 +84,11 @@ class PagedLlama:
 def _step(
     config: LlamaConfig, weights: LlamaWeights, cache: PagedAttentionCache, inputs: StepInputs
 ) -> tuple[PagedAttentionCache, jax.Array, jax.Array]:
-    inputs = StepInputs(*map(jnp.asarray, inputs))
     (cache, num_dropped), hidden = llama.forward(
         config,
         weights,
-        inputs.tokens,
-        inputs.positions,
+        jnp.asarray(inputs.tokens),
+        jnp.asarray(inputs.positions),
         store=(cache, jnp.int32(0)),
         attend=attend_pages(inputs),
     )
