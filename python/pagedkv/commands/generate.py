@@ -17,7 +17,7 @@ from pagedkv.serving.tokenizer import ChatTokenizer
 
 from .report import Run, console, print_answers, print_comparison, print_run, track
 
-DEMO_ANSWER_TOKENS = 36
+DEMO_ANSWER_TOKENS = 32
 PROMPT_ANSWER_TOKENS = 256
 
 
