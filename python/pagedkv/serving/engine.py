@@ -138,7 +138,10 @@ class Engine:
             return []
         is_decoding = all(count == 1 for _, count in work)
         with self.stats.in_decode if is_decoding else self.stats.in_prefill:
-            return self._run(work, self._batch_size + (0 if is_decoding else self._chunk_size))
+            spoken = self._run(work, self._batch_size + (0 if is_decoding else self._chunk_size))
+        if is_decoding:
+            self.stats.num_tokens_in_decode += len(work)
+        return spoken
 
     def _schedule(self) -> list[Work]:
         """Picks the tokens of this step, and makes room for them."""

@@ -1,6 +1,5 @@
 """Reads a llama model out of a GGUF file: its configuration, and its weights as f32 arrays."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gguf
@@ -70,12 +69,8 @@ def load_weights(file: ModelFile, config: LlamaConfig) -> LlamaWeights:
         return unpermute_rope_rows(rows, heads[name]) if name in heads else rows
 
     def stack_layers(names: tuple[str, ...]) -> FloatArray:
-        def read_one(layer: int) -> FloatArray:
-            return np.concatenate([read_layer(layer, name) for name in names])
-
-        # In threads, since it is mostly NumPy on large arrays, which holds no lock.
-        with ThreadPoolExecutor() as threads:
-            return np.stack(list(threads.map(read_one, range(config.num_layers))))
+        layers = range(config.num_layers)
+        return np.stack([np.concatenate([read_layer(i, name) for name in names]) for i in layers])
 
     embedding = jnp.asarray(read("token_embd.weight"))
     weights = LlamaWeights(
