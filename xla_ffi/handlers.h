@@ -6,4 +6,5 @@
 extern "C" {
 XLA_FFI_Error* PagedkvWriteKv(XLA_FFI_CallFrame* call_frame);
 XLA_FFI_Error* PagedkvGatherPages(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvPagedAttention(XLA_FFI_CallFrame* call_frame);
 }

@@ -1,8 +1,8 @@
-"""write_kv and gather_pages against XLA's own scatter and gather, at a small and a large pool.
+"""The ops against XLA: its scatter, its gather, and attention by gather and einsum.
 
 Every round times each rival in turn, so that a busy machine hits all of them alike; the figures
-are medians over the rounds. Pools are bf16 and donated; K has one half of the bytes and V the
-other, and one call writes both.
+are medians over the rounds. Pools that are written are bf16 and donated; K has one half of the
+bytes and V the other, and one call writes both.
 
     python benchmarks/python/bench_ops.py
 """
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from pagedkv.ops import gather_pages, write_kv
+from pagedkv.ops import gather_pages, paged_attention, write_kv
 
 PAGE_SIZE, HEADS, DIM = 16, 8, 128
 PAGE_BYTES = PAGE_SIZE * HEADS * DIM * 2
@@ -47,6 +47,26 @@ def xla_gather(pages, ids):
 
 def take(pages, ids):
     return jnp.take(pages, ids, axis=0)
+
+
+def our_attention(query, keys, values, page_table, query_starts, context_lens):
+    return paged_attention(query, keys, values, page_table, query_starts, context_lens).output
+
+
+def xla_attention(query, keys, values, page_table, query_starts, context_lens):
+    """As many query tokens for each request: XLA needs a rectangle."""
+    num_requests, kv_heads, dim = len(context_lens), keys.shape[2], keys.shape[3]
+    grouped = query.reshape(num_requests, -1, kv_heads, query.shape[1] // kv_heads, dim)
+    rows = [
+        pages.at[page_table].get(mode="clip").reshape(num_requests, -1, kv_heads, dim)
+        for pages in (keys, values)
+    ]
+    length = grouped.shape[1]
+    positions = context_lens[:, None] - length + jnp.arange(length)
+    visible = jnp.arange(rows[0].shape[1]) <= positions[..., None]
+    scores = jnp.einsum("bqkgd,bskd->bkgqs", grouped, rows[0]) * dim**-0.5
+    weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bkgqs,bskd->bqkgd", weights, rows[1]).reshape(query.shape)
 
 
 def seconds(function: Callable, num_calls: int) -> float:
@@ -88,6 +108,30 @@ class Gatherer:
 
     def __call__(self):
         jax.block_until_ready(self.gather(self.pages, self.ids))
+
+
+class Attender:
+    """Each request has the newest tokens of a context in its own random pages."""
+
+    def __init__(self, attend, num_requests, context, num_queries, heads, kv_heads, dim):
+        pages_each = context // PAGE_SIZE
+        num_pages = num_requests * pages_each + 1
+        keys = jax.random.split(jax.random.key(0), 3)
+        pool = (num_pages, PAGE_SIZE, kv_heads, dim)
+        table = 1 + np.random.default_rng(0).permutation(num_pages - 1)
+        self.arguments = (
+            jax.random.normal(keys[0], (num_requests * num_queries, heads, dim)),
+            jax.random.normal(keys[1], pool),
+            jax.random.normal(keys[2], pool),
+            jnp.asarray(table.reshape(num_requests, pages_each), jnp.int32),
+            jnp.arange(num_requests + 1, dtype=jnp.int32) * num_queries,
+            jnp.full(num_requests, context, jnp.int32),
+        )
+        self.attend = jax.jit(attend)
+        self()
+
+    def __call__(self):
+        return jax.block_until_ready(self.attend(*self.arguments))
 
 
 def race(rivals: dict[str, Callable], rounds: int) -> dict[str, float]:
@@ -143,6 +187,24 @@ def bench_gather(rounds: int) -> None:
             row(name, value, base)
 
 
+def bench_attention(rounds: int) -> None:
+    for name, sizes in {
+        "decode 16 x 512, heads 9/3 x 64": (16, 512, 1, 9, 3, 64),
+        "decode 8 x 2048, heads 32/8 x 128": (8, 2048, 1, 32, 8, 128),
+        "prefill 256 of 512, heads 9/3 x 64": (1, 512, 256, 9, 3, 64),
+    }.items():
+        print(f"\npaged_attention, f32, {name}")
+        rivals = {
+            "pagedkv": Attender(our_attention, *sizes),
+            "XLA gather + einsum": Attender(xla_attention, *sizes),
+        }
+        difference = jnp.abs(rivals["pagedkv"]() - rivals["XLA gather + einsum"]()).max()
+        medians = race(rivals, rounds)
+        for rival, value in medians.items():
+            row(rival, value, medians["pagedkv"])
+        print(f"  largest difference of an element: {difference:.1e}")
+
+
 def cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -163,6 +225,7 @@ def main() -> None:
     )
     bench_write(options.sizes, options.rounds)
     bench_gather(options.rounds)
+    bench_attention(options.rounds)
 
 
 if __name__ == "__main__":

@@ -45,12 +45,12 @@ def main() -> int:
 
     @jax.jit
     def score(weights: llama.LlamaWeights, tokens: jax.Array) -> jax.Array:
-        positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        positions = jnp.arange(len(tokens), dtype=jnp.int32)
 
         def attend(
             store: None, layer: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array
         ) -> tuple[None, jax.Array]:
-            return store, llama.attention(query, key, value, positions)
+            return store, llama.causal_attention(query, key, value)
 
         _, hidden = llama.forward(config, weights, tokens, positions, None, attend)
         return llama.logits(config, weights, hidden)
@@ -69,7 +69,7 @@ def main() -> int:
                 eos_token_id=tokenizer.eos_id,
             )
             theirs = reference(text).logits[0].numpy()
-        ours = np.asarray(score(weights, jnp.asarray(text.numpy(), jnp.int32))[0])
+        ours = np.asarray(score(weights, jnp.asarray(text[0].numpy(), jnp.int32)))
         difference = float(np.abs(ours - theirs).max())
         said = text[0, len(prompt) :].numpy()
         same = int(np.sum(ours[len(prompt) - 1 : -1].argmax(-1) == said))

@@ -9,3 +9,8 @@ def registrations() -> dict[str, object]:
 
 def api_version() -> tuple[int, int]:
     """(major, minor) of the XLA FFI API this module was built with."""
+
+def attention_instruction_sets() -> list[str]:
+    """
+    What paged_attention can be compiled to on this CPU, the fastest first.
+    """

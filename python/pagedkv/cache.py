@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from pagedkv.ops import gather_pages, write_kv
+from pagedkv.ops import gather_pages, paged_attention, write_kv
 from pagedkv.ops._checks import bits
 
 _MAX_INT32 = 2**31 - 1
@@ -161,6 +161,42 @@ class PagedAttentionCache:
             _tokens(gather_pages(self.key_pages, page_table, layer=layer).rows),
             _tokens(gather_pages(self.value_pages, page_table, layer=layer).rows),
         )
+
+    def attend(
+        self,
+        layer: ArrayLike,
+        query: ArrayLike,
+        page_table: ArrayLike,
+        query_starts: ArrayLike,
+        context_lens: ArrayLike,
+        *,
+        scale: float | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Attends over the pages of each request in one layer; see `pagedkv.ops.paged_attention`.
+
+        Args:
+          layer: int, or int32 scalar array, in ``[0, layers)``.
+          query: Shape ``[tokens, heads, head_dim]``.
+          page_table: int32, shape ``[requests, width]``.
+          query_starts: int32, shape ``[requests + 1]``.
+          context_lens: int32, shape ``[requests]``.
+          scale: Of the scores; ``head_dim ** -0.5`` without it.
+
+        Returns:
+          Shape ``[tokens, heads, head_dim]``, and how many requests and page ids were out of range,
+          int32 ``[]``.
+        """
+        attention = paged_attention(
+            query,
+            self.key_pages,
+            self.value_pages,
+            page_table,
+            query_starts,
+            context_lens,
+            layer=layer,
+            scale=scale,
+        )
+        return attention.output, attention.num_dropped
 
     def __repr__(self) -> str:
         shape = getattr(self.key_pages, "shape", None)

@@ -42,6 +42,46 @@ def gather_pages(pages, page_ids, layer=None):
     return rows.reshape(*page_ids.shape, *layers.shape[2:]), num_dropped
 
 
+def paged_attention(
+    query, key_pages, value_pages, page_table, query_starts, context_lens, layer=0, scale=None
+):
+    """In float64, one query head of one token after the other."""
+    num_layers, num_pages, page_size, kv_heads, head_dim = key_pages.shape
+    num_tokens, heads, _ = query.shape
+    layer_exists = 0 <= layer < num_layers
+    scale = head_dim**-0.5 if scale is None else scale
+    output = np.zeros((num_tokens, heads, value_pages.shape[-1]))
+    num_dropped = 0
+    starts, width = list(map(int, query_starts)), page_table.shape[1]
+    for r, context in enumerate(map(int, context_lens)):
+        start, end = starts[r : r + 2]
+        is_in_order = start >= max(starts[: r + 1]) and 0 <= start <= end <= num_tokens
+        if not is_in_order or not end - start <= context <= width * page_size:
+            num_dropped += 1
+            continue
+        if start == end:
+            continue
+        keys, values, positions = [], [], []
+        for i, page in enumerate(map(int, page_table[r, : -(-context // page_size)])):
+            if not (layer_exists and 0 <= page < num_pages):
+                num_dropped += 1
+                continue
+            for position in range(i * page_size, min((i + 1) * page_size, context)):
+                positions.append(position)
+                keys.append(key_pages[layer, page, position % page_size].astype(np.float64))
+                values.append(value_pages[layer, page, position % page_size].astype(np.float64))
+        for token in range(start, end):
+            count = sum(position <= context - end + token for position in positions)
+            for head in range(heads if count else 0):
+                kv_head = head // (heads // kv_heads)
+                row = query[token, head].astype(np.float64) * scale
+                scores = np.array([row @ key[kv_head] for key in keys[:count]])
+                weights = np.exp(scores - scores.max())
+                seen = np.array([value[kv_head] for value in values[:count]])
+                output[token, head] = weights / weights.sum() @ seen
+    return output.astype(query.dtype), num_dropped
+
+
 def random_array(rng, shape, dtype):
     """Small whole numbers, which every dtype holds."""
     return rng.integers(0, 8, shape).astype(np.dtype(dtype))

@@ -1,5 +1,8 @@
 #include <nanobind/nanobind.h>
 
+#include <string_view>
+
+#include "attention_kernel.h"
 #include "handlers.h"
 
 namespace nb = nanobind;
@@ -20,6 +23,7 @@ NB_MODULE(_ffi_cpu, m) {
         nb::dict targets;
         targets["pagedkv.write_kv.v1"] = capsule(PagedkvWriteKv);
         targets["pagedkv.gather_pages.v1"] = capsule(PagedkvGatherPages);
+        targets["pagedkv.paged_attention.v1"] = capsule(PagedkvPagedAttention);
         return targets;
       },
       nb::sig("def registrations() -> dict[str, object]"),
@@ -28,4 +32,15 @@ NB_MODULE(_ffi_cpu, m) {
       "api_version", [] { return nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR); },
       nb::sig("def api_version() -> tuple[int, int]"),
       "(major, minor) of the XLA FFI API this module was built with.");
+  m.def(
+      "attention_instruction_sets",
+      [] {
+        nb::list names;
+        for (const std::string_view name : pagedkv::attention_instruction_sets()) {
+          names.append(nb::str(name.data(), name.size()));
+        }
+        return names;
+      },
+      nb::sig("def attention_instruction_sets() -> list[str]"),
+      "What paged_attention can be compiled to on this CPU, the fastest first.");
 }

@@ -17,7 +17,7 @@ from pagedkv.serving.tokenizer import ChatTokenizer
 
 from .report import Run, console, print_answers, print_comparison, print_run, track
 
-DEMO_ANSWER_TOKENS = 48
+DEMO_ANSWER_TOKENS = 32
 PROMPT_ANSWER_TOKENS = 256
 
 
@@ -69,7 +69,7 @@ def generate(
             show_default=f"{DEMO_ANSWER_TOKENS}, or {PROMPT_ANSWER_TOKENS} with --prompt",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Most requests that run at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Most requests that run at a time.")] = 32,
     chunk_size: Annotated[int, typer.Option(help="Most prompt tokens computed in a step.")] = 256,
     pages: Annotated[int, typer.Option(help="Pages of the KV cache.")] = 640,
     page_size: Annotated[int, typer.Option(help="Tokens of a page.")] = 16,

@@ -87,6 +87,46 @@ def check_same_pages(operation: str, key_pages: HasShape, value_pages: HasShape)
         )
 
 
+def check_batch(
+    operation: str, page_table: HasShape, query_starts: HasShape, context_lens: HasShape
+) -> None:
+    """Refuses arrays that do not describe the same number of requests."""
+    if len(page_table.shape) != 2:
+        raise ValueError(
+            f"[{operation}] page_table must have shape [requests, width], "
+            f"got {_text(page_table.shape)}"
+        )
+    num_requests = page_table.shape[0]
+    for name, array, size in (
+        ("query_starts", query_starts, num_requests + 1),
+        ("context_lens", context_lens, num_requests),
+    ):
+        if array.shape != (size,):
+            raise ValueError(
+                f"[{operation}] {name} must have shape {_text((size,))} for the {num_requests} "
+                f"requests of page_table, got {_text(array.shape)}"
+            )
+
+
+def check_query(operation: str, query: HasShape, pages: HasShape) -> None:
+    """Refuses queries whose heads cannot share those of the pool in equal groups."""
+    if query.dtype != pages.dtype:
+        raise TypeError(
+            f"[{operation}] query must be {pages.dtype} as key_pages, got {query.dtype}"
+        )
+    kv_heads, head_dim = pages.shape[-2:]
+    if len(query.shape) != 3 or query.shape[2] != head_dim:
+        raise ValueError(
+            f"[{operation}] query must have shape [tokens, heads, {head_dim}], "
+            f"got {_text(query.shape)}"
+        )
+    if kv_heads == 0 or head_dim == 0 or query.shape[1] % kv_heads != 0:
+        raise ValueError(
+            f"[{operation}] query must have a multiple of the {kv_heads} kv heads of key_pages, "
+            f"of at least 1 element, got {_text(query.shape)}"
+        )
+
+
 def as_layer(operation: str, layer: ArrayLike | None, pages: HasShape) -> ArrayLike:
     """``layer`` as an int32 scalar; a pool without layers has layer 0 alone.
 

@@ -14,17 +14,19 @@ def call(
     *operands: jax.Array,
     vmap_method: str,
     aliases: Mapping[int, int],
-    layered: bool,
-    mode: str,
+    attributes: Mapping[str, Any],
+    **ffi_attributes: Any,
 ) -> tuple[jax.Array, ...]:
     """Calls FFI target ``target`` on the CPU and ``reference`` elsewhere.
+
+    Both get the ``attributes``; ``ffi_attributes`` are for the FFI target alone.
 
     Differentiation is refused: a rule for it would have to read the pool that was just overwritten.
     """
     register_targets()
 
     def xla(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-        return reference(*arrays, layered=layered)
+        return reference(*arrays, **attributes)
 
     # Types, not just shapes and dtypes: under shard_map they say over which mesh axes a result
     # varies, and the branches must agree on it.
@@ -34,7 +36,7 @@ def call(
         function = jax.ffi.ffi_call(
             target, results, vmap_method=vmap_method, input_output_aliases=dict(aliases)
         )
-        return tuple(function(*arrays, layered=layered, mode=mode))
+        return tuple(function(*arrays, **attributes, **ffi_attributes))
 
     @jax.custom_jvp
     def op(*arrays: jax.Array) -> tuple[jax.Array, ...]:

@@ -79,6 +79,6 @@ def _gather(*operands: jax.Array, layered: bool, mode: str) -> tuple[jax.Array, 
         # Not broadcast_all: it would copy a pool that is not mapped once for each batch element.
         vmap_method="expand_dims",
         aliases={},
-        layered=layered,
+        attributes={"layered": layered},
         mode=mode,
     )

@@ -116,6 +116,6 @@ def _write(*operands: jax.Array, layered: bool, mode: str) -> tuple[jax.Array, .
         # The pools are aliased with the results, so they need the full batch; rows are small.
         vmap_method="broadcast_all",
         aliases={0: 0, 1: 1},
-        layered=layered,
+        attributes={"layered": layered},
         mode=mode,
     )

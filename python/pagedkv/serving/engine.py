@@ -5,7 +5,8 @@ The life of a request, and the calls of `CacheManager` on its way:
   submit   to the queue
   admit    to the batch: `match` finds the prefix that others have computed, `allocate` adopts it
   run      `allocate` makes room for the next tokens; the model writes their K/V to the slots of
-           `slot_mapping` and reads the pages of `page_table`; `commit` shows them to others
+           `slot_mapping` and reads the pages of `page_table`; `commit` shows them to others. One
+           step of the model serves chunks of prompts and decoding requests together
   preempt  back to the queue, when the pool is full: `free`, and computed again later
   finish   `free`
 """
@@ -17,13 +18,9 @@ import numpy as np
 
 from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request
 
-from .batching import pack
+from .batching import lay_out
 from .paged_llama import IntArray, PagedLlama
 from .stats import EngineStats, Stopwatch
-
-# Prompts are computed in rows of this many tokens: enough to keep the matrix products busy, and
-# few enough that padding the last row costs little.
-ROW_TOKENS = 32
 
 
 @dataclass(eq=False)
@@ -54,7 +51,7 @@ class Engine:
       num_pages: Pages of the pool, the null page among them.
       page_size: Tokens of a page.
       batch_size: Most requests that run at a time.
-      chunk_size: Most prompt tokens computed in one step; above 32, rounded down to rows of 32.
+      chunk_size: Most prompt tokens computed in one step.
       prefix_cache: Whether requests share the pages of equal prefixes.
 
     Raises:
@@ -68,7 +65,7 @@ class Engine:
         eos_id: int,
         num_pages: int = 640,
         page_size: int = 16,
-        batch_size: int = 16,
+        batch_size: int = 32,
         chunk_size: int = 256,
         prefix_cache: bool = True,
     ) -> None:
@@ -96,8 +93,8 @@ class Engine:
         )
         self._eos_id = eos_id
         self._batch_size = batch_size
-        self._row_tokens = min(ROW_TOKENS, chunk_size)
-        self._num_rows = chunk_size // self._row_tokens
+        self._chunk_size = chunk_size
+        self._table_width = min(-(-config.max_model_len // page_size), num_pages - 1)
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []  # oldest first
 
@@ -137,18 +134,18 @@ class Engine:
             work = self._schedule()
         self.stats.num_steps += 1
         self.stats.peak_pages = max(self.stats.peak_pages, self.num_pages_in_use)
-        spoken: list[tuple[Generation, int]] = []
-        if chunks := [item for item in work if item[1] > 1]:
-            with self.stats.in_prefill:
-                spoken += self._run(chunks, self._row_tokens, self._num_rows)
-        if singles := [item for item in work if item[1] == 1]:
-            with self.stats.in_decode:
-                spoken += self._run(singles, 1, self._batch_size)
+        if not work:
+            return []
+        is_decoding = all(count == 1 for _, count in work)
+        with self.stats.in_decode if is_decoding else self.stats.in_prefill:
+            spoken = self._run(work, self._batch_size + (0 if is_decoding else self._chunk_size))
+        if is_decoding:
+            self.stats.num_tokens_in_decode += len(work)
         return spoken
 
     def _schedule(self) -> list[Work]:
         """Picks the tokens of this step, and makes room for them."""
-        budget = _Budget(self._num_rows, self._row_tokens)
+        budget = _Budget(self._chunk_size)
         work: list[Work] = []
         num_running = len(self._running)
         for generation in list(self._running):
@@ -202,23 +199,23 @@ class Engine:
             for other in (generation.request for generation in self._running)
         )
 
-    def _run(
-        self, work: list[Work], row_tokens: int, num_rows: int
-    ) -> list[tuple[Generation, int]]:
-        """Runs the model over the next tokens of each request, and returns what was said."""
+    def _run(self, work: list[Work], num_tokens: int) -> list[tuple[Generation, int]]:
+        """Runs the model over the next tokens of each request, and returns what was said.
+
+        The arrays are padded to `num_tokens`: few sizes mean few programs to compile.
+        """
         requests = [generation.request for generation, _ in work]
         counts = np.array([count for _, count in work], np.int32)
         with self.stats.in_pagedkv:
             slots = self.manager.slot_mapping(requests, counts)
-            page_table = self.manager.page_table(requests)
-        inputs, last_rows = pack(
+            page_table = self.manager.page_table(requests, self._table_width)
+        inputs = lay_out(
             requests,
             counts,
             slots=slots,
             page_table=page_table,
-            row_tokens=row_tokens,
-            num_rows=num_rows,
-            max_pages=-(-self.manager.max_model_len // self.manager.page_size),
+            num_tokens=num_tokens,
+            num_requests=self._batch_size,
         )
         self.cache, next_tokens, num_dropped = self.model.step(self.cache, inputs)
         with self.stats.in_pagedkv:
@@ -226,12 +223,11 @@ class Engine:
                 self.manager.commit(request, request.num_computed_tokens + int(count))
         if int(num_dropped):
             raise RuntimeError(
-                f"[Engine.step] {num_dropped} slots were out of range: a bug in pagedkv"
+                f"[Engine.step] {num_dropped} ids were out of range: a bug in pagedkv"
             )
 
-        tokens = np.asarray(next_tokens)[last_rows].tolist()
         spoken = []
-        for (generation, count), token in zip(work, tokens, strict=True):
+        for (generation, count), token in zip(work, np.asarray(next_tokens).tolist(), strict=False):
             is_decoding = count == 1 and generation.answer
             if is_decoding:
                 self.stats.num_tokens_decoded += 1
@@ -279,18 +275,17 @@ class Engine:
 
 
 class _Budget:
-    """Rows of prompt tokens that are left in a step. Decoding needs none."""
+    """Prompt tokens that are left in a step. Decoding needs none."""
 
-    def __init__(self, num_rows: int, row_tokens: int) -> None:
-        self._rows_left = num_rows
-        self._row_tokens = row_tokens
+    def __init__(self, chunk_size: int) -> None:
+        self._tokens_left = chunk_size
 
     def take(self, num_tokens: int) -> int:
         """Returns how many of ``num_tokens`` can be computed in this step."""
         if num_tokens == 1:
             return 1
-        count = min(num_tokens, self._rows_left * self._row_tokens)
-        self._rows_left -= -(-count // self._row_tokens)
+        count = min(num_tokens, self._tokens_left)
+        self._tokens_left -= count
         return count
 
 

@@ -1,7 +1,7 @@
 """A llama model in plain JAX. It does not know how keys and values are stored.
 
-Shapes use these letters: B requests, Q tokens of each in this step, D head_dim, H query heads,
-K key/value heads, S tokens of context.
+Shapes use these letters: T tokens, D head_dim, H query heads, K key/value heads. Nothing here asks
+which request a token belongs to; that is up to the attention.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 Store = TypeVar("Store")
 
-# (store, layer, query [B, Q, H, D], key [B, Q, K, D], value [B, Q, K, D])
-#   -> (store that holds the new keys and values too, attended [B, Q, H, D])
+# (store, layer, query [T, H, D], key [T, K, D], value [T, K, D])
+#   -> (store that holds the new keys and values too, attended [T, H, D])
 Attend = Callable[
     [Store, jax.Array, jax.Array, jax.Array, jax.Array],
     tuple[Store, jax.Array],
@@ -71,13 +71,13 @@ def forward(
     The store is carried from layer to layer, which is what lets XLA update a donated one in place.
 
     Args:
-      tokens: int32 ``[B, Q]``.
-      positions: int32 ``[B, Q]``, the place of each token in its request.
+      tokens: int32 ``[T]``.
+      positions: int32 ``[T]``, the place of each token in its request.
       store: Any pytree that holds keys and values.
       attend: Adds the keys and values of one layer to the store and attends over what it holds.
 
     Returns:
-      The store, and the hidden states ``[B, Q, width]``.
+      The store, and the hidden states ``[T, width]``.
     """
     heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
 
@@ -88,12 +88,12 @@ def forward(
         layer, w = inputs
 
         projected = linear(rms_norm(hidden, w.attention_norm, config.rms_eps), w.qkv)
-        projected = projected.reshape(*tokens.shape, heads + 2 * kv_heads, dim)
-        query, key, value = jnp.split(projected, [heads, heads + kv_heads], axis=2)
+        projected = projected.reshape(-1, heads + 2 * kv_heads, dim)
+        query, key, value = jnp.split(projected, [heads, heads + kv_heads], axis=1)
         query = rotate(query, positions, config.rope_base)
         key = rotate(key, positions, config.rope_base)
         store, attended = attend(store, layer, query, key, value)
-        hidden += linear(attended.reshape(*tokens.shape, heads * dim), w.attention_output)
+        hidden += linear(attended.reshape(-1, heads * dim), w.attention_output)
 
         gate_up = linear(rms_norm(hidden, w.ffn_norm, config.rms_eps), w.gate_up)
         gate, up = jnp.split(gate_up, 2, axis=-1)
@@ -120,40 +120,28 @@ def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
 
 
 def rotate(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
-    """Rotary embedding of ``[B, Q, heads, D]``: turns the pair (i, i + D/2) by a position's angle."""
+    """Rotary embedding of ``[T, heads, D]``: turns the pair (i, i + D/2) by a position's angle."""
     half = x.shape[-1] // 2
     frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[..., None, None] * frequencies
+    angles = positions[:, None, None] * frequencies
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def attention(
-    query: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array
-) -> jax.Array:
-    """Causal attention of new tokens over the context rows of their own request.
-
-    Rows past a request's last token may hold anything, NaN too: the mask cuts them from the scores,
-    and from the values, where a weight of zero alone would let a NaN through.
+def causal_attention(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+    """Attention of a whole text over itself, with no cache: what any cache has to equal.
 
     Args:
-      query: ``[B, Q, H, D]``.
-      keys, values: ``[B, S, K, D]``; row ``s`` belongs to position ``s``.
-      positions: int32 ``[B, Q]``.
+      query: ``[T, H, D]``.
+      keys, values: ``[T, K, D]``.
 
     Returns:
-      ``[B, Q, H, D]``.
+      ``[T, H, D]``.
     """
-    batch, length, heads, dim = query.shape
-    kv_heads = keys.shape[2]
-    context = jnp.arange(keys.shape[1])
-    visible = context <= positions[..., None]  # [B, Q, S]
-    in_use = jnp.any(visible, axis=1)[..., None, None]  # [B, S, 1, 1]
-
-    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim)
-    scores = jnp.einsum("bqkgd,bskd->bkgqs", grouped, keys) * dim**-0.5
-    scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
-    probabilities = jax.nn.softmax(scores, axis=-1)
-    attended = jnp.einsum("bkgqs,bskd->bqkgd", probabilities, jnp.where(in_use, values, 0))
-    return attended.reshape(query.shape)
+    length, kv_heads, dim = keys.shape
+    grouped = query.reshape(length, kv_heads, -1, dim)
+    scores = jnp.einsum("qkgd,skd->kgqs", grouped, keys) * dim**-0.5
+    visible = jnp.tri(length, dtype=bool)
+    probabilities = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
+    return jnp.einsum("kgqs,skd->qkgd", probabilities, values).reshape(query.shape)

@@ -1,7 +1,7 @@
 """The llama model on a paged cache: one jitted step, which keeps K/V in pages and reads them there.
 
 This is all that a model needs in order to use pagedkv: `attend_pages` writes the new keys and
-values to the slots of their tokens, and gathers the pages of each request to attend over.
+values to the slots of their tokens, and attends over the pages of each request.
 """
 
 import time
@@ -21,17 +21,18 @@ IntArray = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class StepInputs(NamedTuple):
-    """One step over B rows of Q tokens, each row a piece of one request. All int32.
+    """One step over the next tokens of up to R requests, back to back in T places. All int32.
 
-    Several rows may be pieces of the same request, even neighbours: the keys of all rows are
-    written before any row attends.
+    A request may have one token, when it is decoding, or a chunk of its prompt. Places that are left
+    over are padding, and so are requests: those have no tokens.
     """
 
-    tokens: IntArray  # [B, Q]
-    positions: IntArray  # [B, Q]; 0 for padding
-    slot_mapping: IntArray  # [B, Q]; -1 for padding: its K/V is not written
-    page_table: IntArray  # [B, pages]; the pages of each row's request, padded with 0
-    last: IntArray  # [B]; the place in the row of the token to go on from
+    tokens: IntArray  # [T]
+    positions: IntArray  # [T]; 0 for padding
+    slot_mapping: IntArray  # [T]; -1 for padding: its K/V is not written
+    page_table: IntArray  # [R, pages]; padded with 0
+    query_starts: IntArray  # [R + 1]; request r has the tokens from r's start to that of r + 1
+    context_lens: IntArray  # [R]; tokens of the request so far, those of this step among them
 
 
 class PagedLlama:
@@ -60,14 +61,14 @@ class PagedLlama:
     def step(
         self, cache: PagedAttentionCache, inputs: StepInputs
     ) -> tuple[PagedAttentionCache, jax.Array, jax.Array]:
-        """Writes the K/V of the new tokens, and says which token follows each row.
+        """Writes the K/V of the new tokens, and says which token follows the last of each request.
 
         Args:
           cache: Donated: use the returned one from here on.
           inputs: Arrays that nobody changes afterwards; the step may still be reading them.
 
         Returns:
-          The cache, the next tokens int32 ``[B]``, and how many slots were out of range.
+          The cache, the next tokens int32 ``[R]``, and how many ids were out of range.
         """
         key = jax.tree.map(np.shape, (cache, inputs))
         if key not in self._programs:
@@ -83,26 +84,23 @@ class PagedLlama:
 def _step(
     config: LlamaConfig, weights: LlamaWeights, cache: PagedAttentionCache, inputs: StepInputs
 ) -> tuple[PagedAttentionCache, jax.Array, jax.Array]:
-    tokens, positions, slot_mapping, page_table, last = map(jnp.asarray, inputs)
     (cache, num_dropped), hidden = llama.forward(
         config,
         weights,
-        tokens,
-        positions,
+        jnp.asarray(inputs.tokens),
+        jnp.asarray(inputs.positions),
         store=(cache, jnp.int32(0)),
-        attend=attend_pages(positions, slot_mapping, page_table),
+        attend=attend_pages(inputs),
     )
-    ends = hidden[jnp.arange(len(last)), last]
-    next_tokens = jnp.argmax(llama.logits(config, weights, ends), axis=-1).astype(jnp.int32)
+    last = hidden[inputs.query_starts[1:] - 1]
+    next_tokens = jnp.argmax(llama.logits(config, weights, last), axis=-1).astype(jnp.int32)
     return cache, next_tokens, num_dropped
 
 
-def attend_pages(
-    positions: jax.Array, slot_mapping: jax.Array, page_table: jax.Array
-) -> Attend[tuple[PagedAttentionCache, jax.Array]]:
+def attend_pages(inputs: StepInputs) -> Attend[tuple[PagedAttentionCache, jax.Array]]:
     """Returns the attention of a step whose K/V lives in pages.
 
-    The store is the cache, and the count of slots that were out of range so far.
+    The store is the cache, and the count of ids that were out of range so far.
     """
 
     def attend(
@@ -113,10 +111,10 @@ def attend_pages(
         value: jax.Array,
     ) -> tuple[tuple[PagedAttentionCache, jax.Array], jax.Array]:
         cache, num_dropped = store
-        key, value = (x.reshape(-1, *x.shape[2:]) for x in (key, value))
-        cache, dropped_here = cache.write(layer, key, value, slot_mapping.reshape(-1))
-        keys, values = cache.gather(layer, page_table)
-        attended = llama.attention(query, keys, values, positions)
-        return (cache, num_dropped + dropped_here), attended
+        cache, not_written = cache.write(layer, key, value, inputs.slot_mapping)
+        attended, not_read = cache.attend(
+            layer, query, inputs.page_table, inputs.query_starts, inputs.context_lens
+        )
+        return (cache, num_dropped + not_written + not_read), attended
 
     return attend

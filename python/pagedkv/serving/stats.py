@@ -27,13 +27,14 @@ class EngineStats:
     num_tokens_prefilled: int = 0
     num_tokens_reused: int = 0  # found in the prefix cache instead
     num_tokens_decoded: int = 0
+    num_tokens_in_decode: int = 0  # in the steps that `in_decode` times
     num_preemptions: int = 0
     peak_pages: int = 0
     in_prefill: Stopwatch = field(default_factory=Stopwatch)
-    in_decode: Stopwatch = field(default_factory=Stopwatch)
+    in_decode: Stopwatch = field(default_factory=Stopwatch)  # steps with no chunk of a prompt
     in_pagedkv: Stopwatch = field(default_factory=Stopwatch)  # manager and requests
 
     @property
     def decode_rate(self) -> float:
-        """Tokens a second."""
-        return self.num_tokens_decoded / max(self.in_decode.seconds, 1e-9)
+        """Tokens a second, in steps that only decode."""
+        return self.num_tokens_in_decode / max(self.in_decode.seconds, 1e-9)

@@ -29,7 +29,11 @@ def test_import_registers_nothing():
 
 
 def test_targets_carry_a_version():
-    assert set(_ffi_cpu.registrations()) == {"pagedkv.write_kv.v1", "pagedkv.gather_pages.v1"}
+    assert set(_ffi_cpu.registrations()) == {
+        "pagedkv.write_kv.v1",
+        "pagedkv.gather_pages.v1",
+        "pagedkv.paged_attention.v1",
+    }
 
 
 def test_reads_the_version_of_the_installed_jaxlib():

@@ -146,13 +146,13 @@ def model(llama_file: ModelFile) -> PagedLlama:
 
 @partial(jax.jit, static_argnums=0)
 def score_without_cache(config: LlamaConfig, weights: LlamaWeights, tokens: jax.Array) -> jax.Array:
-    positions = jnp.arange(len(tokens), dtype=jnp.int32)[None]
+    positions = jnp.arange(len(tokens), dtype=jnp.int32)
 
     def attend(store, layer, query, key, value):  # type: ignore[no-untyped-def]
-        return store, llama.attention(query, key, value, positions)
+        return store, llama.causal_attention(query, key, value)
 
-    _, hidden = llama.forward(config, weights, tokens[None], positions, None, attend)
-    return llama.logits(config, weights, hidden)[0]
+    _, hidden = llama.forward(config, weights, tokens, positions, None, attend)
+    return llama.logits(config, weights, hidden)
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_tokenizer_knows_the_markers(smollm2_tokenizer: ChatTokenizer) -> None:
 
 
 def test_the_chats_share_a_long_prefix(smollm2_tokenizer: ChatTokenizer) -> None:
-    assert len(smollm2_tokenizer.encode(SYSTEM_PROMPT)) >= 385
+    assert len(smollm2_tokenizer.encode(SYSTEM_PROMPT)) >= 300
     assert len(QUESTIONS) >= 32
     assert len(set(QUESTIONS)) == len(QUESTIONS)
 

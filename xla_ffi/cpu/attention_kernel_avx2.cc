@@ -1,0 +1,26 @@
+#include "attention_kernels.h"
+
+#if defined(__x86_64__)
+
+// The rest of the library is built for any x86-64; only these functions use the extension.
+#define PAGEDKV_TARGET __attribute__((target("avx2,fma")))
+#define PAGEDKV_VECTOR_BYTES 32
+#include "attention_kernel_impl.h"
+
+namespace pagedkv {
+
+AttendBlock attention_kernel_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? attend : nullptr;
+}
+
+}  // namespace pagedkv
+
+#else
+
+namespace pagedkv {
+
+AttendBlock attention_kernel_avx2() { return nullptr; }
+
+}  // namespace pagedkv
+
+#endif
