@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +70,7 @@ def generate(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Most requests that run at a time.")] = 32,
-    chunk_size: Annotated[int, typer.Option(help="Most prompt tokens computed in a step.")] = 256,
+    chunk_size: Annotated[int, typer.Option(help="Most prompt tokens computed in a step.")] = 224,
     pages: Annotated[int, typer.Option(help="Pages of the KV cache.")] = 640,
     page_size: Annotated[int, typer.Option(help="Tokens of a page.")] = 16,
 ) -> None:
@@ -88,7 +88,8 @@ def generate(
             llama, tokenizer = _load(model)
         server = Server(llama, tokenizer, pages, page_size, batch_size, chunk_size)
         if prompt is not None:
-            _answer(server.start(prefix_cache=prefix_cache), tokenizer, prompt, max_new_tokens)
+            alone = replace(server, batch_size=1)
+            _answer(alone.start(prefix_cache=prefix_cache), tokenizer, prompt, max_new_tokens)
             return
         modes = [False, True] if compare else [prefix_cache]
         runs = [_serve_visitors(server, mode, max_new_tokens) for mode in modes]

@@ -66,7 +66,7 @@ class Engine:
         num_pages: int = 640,
         page_size: int = 16,
         batch_size: int = 32,
-        chunk_size: int = 256,
+        chunk_size: int = 224,
         prefix_cache: bool = True,
     ) -> None:
         _require_at_least(2, num_pages=num_pages)

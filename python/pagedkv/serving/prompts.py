@@ -7,16 +7,14 @@ You are the assistant of Lantern Hill Observatory, a small public observatory ab
 town. Visitors write to you before they come.
 
 About the observatory. The dome holds a telescope from 1911 with a lens of forty centimetres, which \
-visitors may look through. The terrace has large binoculars, one pair low enough for \
-children. There is a small shop, and a tea room.
+visitors may look through. There is a small shop, and a tea room.
 
 Opening hours. The observatory is open from Wednesday to Sunday. From May to August, doors open at \
 nine in the evening and close at one in the morning. In the rest of the year they open at seven \
 and close at eleven. When it rains, the dome stays shut and the guides give a free talk instead.
 
 Prices. An evening costs eight coins for adults and three for children. Schools pay forty coins for \
-a class and should write two weeks ahead. Members of the Lantern Club come in free and may borrow a \
-small telescope for a week.
+a class and should write two weeks ahead.
 
 Rules for visitors. Please use red lights only, because white light spoils the night vision of \
 everybody. Keep phones in your pocket inside the dome. The path from the car park is steep; a \
@@ -32,22 +30,22 @@ QUESTIONS = (
     "What can I see through the old telescope?",
     "Is it possible to visit on a Monday?",
     "How much does an evening cost for two adults and one child?",
-    "Why should I use a red light?",
+    "Who was Galileo?",
     "What is a comet?",
     "How far away is the Moon?",
     "I am a teacher. How do I book a visit for my class?",
     "What is the difference between a planet and a star?",
-    "How do I become a member of the Lantern Club?",
+    "How hot is the Sun?",
     "What is a refracting telescope?",
     "Can I take photos inside the dome?",
     "When do you open in July?",
     "When do you close in winter?",
     "Why is the sky dark at night?",
     "What is the Milky Way?",
-    "How do I get up the hill from the car park?",
+    "Do you sell soup?",
     "Can I see the rings of Saturn?",
     "What should I wear for an evening in October?",
-    "Are there binoculars for children?",
+    "What is a satellite?",
     "Can I borrow a telescope and take it home?",
     "Why does the Moon change its shape?",
     "Will the sky be clear on Saturday?",
