@@ -13,7 +13,6 @@ from pagedkv import (
     AttentionSpec,
     CacheGroupsConfig,
     CacheGroupSpec,
-    CacheManager,
     CacheSpec,
     ChunkedLocalAttentionSpec,
     CrossAttentionSpec,
@@ -386,9 +385,3 @@ def test_refuses_bad_groups_and_configs():
         CacheGroupsConfig(8, [])
     with pytest.raises(TypeError):
         CacheGroupsConfig(8, [make(FullAttentionSpec)])
-
-
-def test_manager_refuses_types_it_cannot_serve_yet():
-    groups = [CacheGroupSpec(make(CrossAttentionSpec))]
-    with pytest.raises(ValueError, match="a group of CrossAttentionSpec cannot be served yet"):
-        CacheManager(16, groups, max_model_len=64)
