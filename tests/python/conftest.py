@@ -10,6 +10,6 @@ os.environ["XLA_FLAGS"] = (
 )
 
 # `--hypothesis-profile=fuzz`, as `make fuzz` says, for a long campaign.
-settings.register_profile("default", max_examples=60, stateful_step_count=40, deadline=None)
+settings.register_profile("default", max_examples=30, stateful_step_count=40, deadline=None)
 settings.register_profile("fuzz", max_examples=5000, stateful_step_count=80, deadline=None)
 settings.load_profile("default")
