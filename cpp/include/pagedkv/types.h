@@ -23,7 +23,4 @@ inline constexpr PageId kNullPage = 0;
 /// Stands for "no group" wherever a `GroupId` is expected.
 inline constexpr GroupId kNoGroup = -1;
 
-/// Stands for "write nothing" in a slot mapping. A slot is `page_id * page_size + offset`.
-inline constexpr std::int32_t kPaddingSlot = -1;
-
 }  // namespace pagedkv
