@@ -33,11 +33,14 @@ std::size_t index(std::int32_t position) { return static_cast<std::size_t>(posit
 CacheManager::CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
                            std::int32_t max_model_len, const CacheManagerOptions& options)
     : options_(options),
-      coordinator_(kv_cache_groups, options.hash_page_size),
+      coordinator_(kv_cache_groups, options.hash_page_size,
+                   options.as_easydel ? RedoRule::kEachKind : RedoRule::kPrefix),
       pool_(check_sizes(num_pages, coordinator_, max_model_len)),
       max_model_len_(max_model_len),
       new_rows_(index(num_groups())),
-      plans_(index(num_groups())) {}
+      growths_(index(num_groups())) {
+  set_num_shards(options.num_shards);
+}
 
 CacheManager::~CacheManager() {
   for (RequestState& state : states_) {
@@ -82,51 +85,102 @@ CacheManager::RequestState& CacheManager::attach(Request& request) {
 void CacheManager::detach(Request& request) {
   RequestState& state = states_[index(request.state_)];
   state.request = nullptr;
-  for (Row& row : state.rows) {
-    row.pages.clear();
-    row.num_cached = row.num_skipped = 0;
-  }
+  for (PageRow& row : state.rows) row.clear();
   state.num_allocated_tokens = 0;
+  state.shard = kAnyShard;
+  state.is_mixed = false;
   free_states_.push_back(request.state_);
   request.owner_ = nullptr;
   request.state_ = -1;
   request.num_computed_tokens_ = 0;
 }
 
-std::int32_t CacheManager::match(Request& request) {
-  if (!enable_caching()) return 0;
-  const auto hashes = request.page_hashes(hash_page_size(), hasher());
-  if (request.is_allocated() || request.num_tokens() <= prefix_unit()) return 0;
-  const auto unit = static_cast<std::int32_t>(prefix_unit());
-  return coordinator_.find_longest_hit(pool_, hashes, request.num_tokens() - 1,
-                                       use_eagle() ? unit : 0, hit_);
+void CacheManager::set_num_shards(std::int32_t num_shards) {
+  if (num_shards == pool_.shards().size()) return;
+  pool_.set_num_shards(num_shards);
+  for (RequestState& state : states_) note_shards(state);
 }
 
-void CacheManager::check_allocate(const Request& request, std::int32_t num_new_tokens,
-                                  std::int32_t num_cached_tokens,
-                                  std::int32_t num_lookahead_tokens) const {
+void CacheManager::check_shard(const char* operation, ShardId shard) const {
+  if (shard == kAnyShard || (shard >= 0 && shard < pool_.shards().size())) return;
+  throw_index_error(operation, "shard must be in [0, ", pool_.shards().size(), "), got ", shard);
+}
+
+void CacheManager::note_shards(RequestState& state, std::span<const PageId> pages) const {
+  for (const PageId page : pages) {
+    if (page == kNullPage) continue;
+    const ShardId shard = pool_.shards().shard_of(page);
+    if (state.shard == kAnyShard) state.shard = shard;
+    state.is_mixed |= shard != state.shard;
+  }
+}
+
+void CacheManager::note_shards(RequestState& state) const {
+  state.shard = kAnyShard;
+  state.is_mixed = false;
+  for (const PageRow& row : state.rows) note_shards(state, row.pages());
+}
+
+// The shard that all pages are in; any, if there is no such.
+ShardId CacheManager::shard_of(RequestState& state) const {
+  if (pool_.shards().size() == 1) return kAnyShard;
+  if (state.is_mixed) note_shards(state);  // a window may have left the others behind
+  return state.is_mixed ? kAnyShard : state.shard;
+}
+
+ShardId CacheManager::shard_of(const std::vector<PageRow>& rows) const {
+  if (pool_.shards().size() == 1) return kAnyShard;
+  RequestState found;
+  for (const PageRow& row : rows) note_shards(found, row.pages());
+  return found.is_mixed ? kAnyShard : found.shard;
+}
+
+std::int32_t CacheManager::find_prefix(Request& request, std::int32_t max_tokens, ShardId shard,
+                                       GroupPages& pages) const {
+  check_shard("CacheManager.match", shard);
+  pages.assign(index(num_groups()), {});
+  if (!enable_caching()) return 0;
+  const auto hashes = request.page_hashes(hash_page_size(), hasher());
+  const std::int64_t num_known =
+      (static_cast<std::int64_t>(hashes.size()) + 1) * hash_page_size() - 1;
+  max_tokens = static_cast<std::int32_t>(std::min<std::int64_t>(max_tokens, num_known));
+  if (max_tokens < prefix_unit()) return 0;
+  return coordinator_.find_longest_hit({pool_, shard}, hashes, max_tokens,
+                                       use_eagle() ? static_cast<std::int32_t>(prefix_unit()) : 0,
+                                       pages);
+}
+
+std::int32_t CacheManager::match(Request& request, ShardId shard) {
+  const std::int32_t max_tokens = request.is_allocated() ? 0 : request.num_tokens() - 1;
+  return find_prefix(request, max_tokens, shard, hit_);
+}
+
+void CacheManager::check_demand(const Request& request, const Demand& demand) const {
   constexpr auto kOperation = "CacheManager.allocate";
+  check_shard(kOperation, demand.shard);
   if (request.is_allocated()) {
     state_of(kOperation, request);
-    if (num_cached_tokens != 0) {
+    if (demand.num_cached_tokens != 0) {
       throw_value_error(kOperation, "request '", request.request_id(),
                         "' holds pages already: num_cached_tokens must be 0, got ",
-                        num_cached_tokens);
+                        demand.num_cached_tokens);
     }
   }
-  if (num_new_tokens < 1) {
-    throw_value_error(kOperation, "num_new_tokens must be >= 1, got ", num_new_tokens);
+  if (demand.num_new_tokens < 1) {
+    throw_value_error(kOperation, "num_new_tokens must be >= 1, got ", demand.num_new_tokens);
   }
-  if (num_lookahead_tokens < 0) {
-    throw_value_error(kOperation, "num_lookahead_tokens must be >= 0, got ", num_lookahead_tokens);
+  if (demand.num_lookahead_tokens < 0) {
+    throw_value_error(kOperation, "num_lookahead_tokens must be >= 0, got ",
+                      demand.num_lookahead_tokens);
   }
-  if (num_cached_tokens < 0 || num_cached_tokens % prefix_unit() != 0) {
+  if (demand.num_cached_tokens < 0 || demand.num_cached_tokens % prefix_unit() != 0) {
     throw_value_error(kOperation, "num_cached_tokens must be a multiple of prefix_unit ",
-                      prefix_unit(), " and >= 0, got ", num_cached_tokens);
+                      prefix_unit(), " and >= 0, got ", demand.num_cached_tokens);
   }
   if (enable_caching()) request.check_hashable(hash_page_size(), hasher());
-  const std::int64_t num_tokens =
-      std::int64_t{request.num_computed_tokens()} + num_cached_tokens + num_new_tokens;
+  const std::int64_t num_tokens = std::int64_t{request.num_computed_tokens()} +
+                                  demand.num_cached_tokens + demand.num_new_tokens;
+  if (demand.may_be_ahead) return;
   if (num_tokens > max_model_len_) {
     throw_value_error(kOperation, "request '", request.request_id(), "' would have ", num_tokens,
                       " tokens, max_model_len is ", max_model_len_);
@@ -137,159 +191,211 @@ void CacheManager::check_allocate(const Request& request, std::int32_t num_new_t
   }
 }
 
-// Makes `new_rows_` the rows of a request that goes on after `num_cached_tokens` tokens.
-void CacheManager::start_rows(Request& request, std::int32_t num_cached_tokens) {
-  std::int32_t cached = 0;
-  hit_.assign(index(num_groups()), {});
-  if (enable_caching() && num_cached_tokens > 0) {
-    const auto hashes = request.page_hashes(hash_page_size(), hasher());
-    cached = coordinator_.find_longest_hit(pool_, hashes, num_cached_tokens, 0, hit_);
-  }
-  if (cached < num_cached_tokens) {
-    throw_value_error("CacheManager.allocate", "only ", cached, " of the first ", num_cached_tokens,
-                      " tokens of request '", request.request_id(), "' are cached: match again");
+// That the given pages hold the tokens of the request, and all of them that are needed.
+void CacheManager::check_prefix(Request& request, const Demand& demand) const {
+  constexpr auto kOperation = "CacheManager.allocate";
+  const auto fail = [&](const auto&... parts) {
+    throw_value_error(kOperation, "the given pages are not a cached prefix of ",
+                      demand.num_cached_tokens, " tokens of request '", request.request_id(),
+                      "': ", parts...);
+  };
+  const auto hashes = request.page_hashes(hash_page_size(), hasher());
+  if (std::ssize(hashes) * hash_page_size() < demand.num_cached_tokens) fail("it has fewer tokens");
+  if (std::cmp_not_equal(demand.prefix->size(), num_groups())) {
+    fail("got ", demand.prefix->size(), " rows for ", num_groups(), " groups");
   }
   for (GroupId group = 0; group < num_groups(); ++group) {
-    Row& row = new_rows_[index(group)];
-    row.pages.swap(hit_[index(group)]);
-    row.num_cached = static_cast<std::int32_t>(row.pages.size());
-    row.num_skipped =
-        std::min(coordinator_.policy(group).first_needed_page(num_cached_tokens), row.num_cached);
-  }
-}
-
-CacheManager::RowPlan CacheManager::plan_row(const GroupPolicy& policy, const Row& row,
-                                             std::int32_t num_computed_tokens,
-                                             const RequestLength& length) const {
-  const auto have = static_cast<std::int32_t>(row.pages.size());
-  RowPlan plan;
-  plan.num_pages = std::max(policy.num_pages_for(length), have);
-  plan.first_needed = std::min(policy.first_needed_page(num_computed_tokens), have);
-  plan.first_filled =
-      std::max({policy.first_written_page(length), row.num_skipped, plan.first_needed});
-  return plan;
-}
-
-// How many pages the plan takes out of the free queue, less those it puts there.
-std::int64_t CacheManager::num_pages_taken(const Row& row, const RowPlan& plan, bool is_new) const {
-  std::int64_t taken = 0;
-  for (std::int32_t i = plan.first_filled; i < plan.num_pages; ++i) {
-    taken += std::cmp_greater_equal(i, row.pages.size()) || row.pages[index(i)] == kNullPage;
-  }
-  for (std::int32_t i = row.num_skipped; i < plan.first_needed; ++i) {
-    taken -= row.pages[index(i)] != kNullPage && pool_.ref_count(row.pages[index(i)]) == 1;
-  }
-  if (!is_new) return taken;
-  return taken + std::ranges::count_if(row.pages, [&](PageId page) {
-           return page != kNullPage && pool_.ref_count(page) == 0;
-         });
-}
-
-bool CacheManager::allocate(Request& request, std::int32_t num_new_tokens,
-                            std::int32_t num_cached_tokens, std::int32_t num_lookahead_tokens) {
-  check_allocate(request, num_new_tokens, num_cached_tokens, num_lookahead_tokens);
-  const bool is_new = !request.is_allocated();
-  if (is_new) start_rows(request, num_cached_tokens);
-
-  const std::int32_t num_computed = request.num_computed_tokens() + num_cached_tokens;
-  const std::int32_t num_tokens = num_computed + num_new_tokens;
-  const RequestLength length{num_tokens,
-                             std::min(num_lookahead_tokens, max_model_len_ - num_tokens),
-                             request.num_encoder_tokens()};
-  auto& rows = is_new ? new_rows_ : state_of("CacheManager.allocate", request).rows;
-  std::int64_t num_taken = 0;
-  for (GroupId group = 0; group < num_groups(); ++group) {
-    plans_[index(group)] =
-        plan_row(coordinator_.policy(group), rows[index(group)], num_computed, length);
-    num_taken += num_pages_taken(rows[index(group)], plans_[index(group)], is_new);
-  }
-  if (num_taken > pool_.num_free_pages()) return false;
-
-  RequestState& state = is_new ? attach(request) : state_of("CacheManager.allocate", request);
-  if (is_new) {
-    state.rows.swap(new_rows_);
-    for (const Row& row : state.rows) {
-      pool_.hold(std::span(row.pages).subspan(index(row.num_skipped)));
+    const GroupPolicy& policy = coordinator_.policy(group);
+    const GroupHashes group_hashes = coordinator_.hashes_of(group, hashes);
+    const auto& pages = (*demand.prefix)[index(group)];
+    if (std::cmp_not_equal(pages.size(), demand.num_cached_tokens / policy.page_size())) {
+      fail("group ", group, " has ", pages.size(), " pages");
     }
+    const std::int32_t first_needed = policy.first_needed_page(demand.num_cached_tokens);
+    for (std::int32_t i = 0; std::cmp_less(i, pages.size()); ++i) {
+      const PageId page = pages[index(i)];
+      if (page == kNullPage && i < first_needed) continue;
+      if (page <= kNullPage || page >= pool_.num_pages() || pool_.group(page) != group ||
+          pool_.digest(page) != group_hashes[i]) {
+        fail("page ", page, " of group ", group, " has other content (now)");
+      }
+    }
+  }
+}
+
+// Makes `new_rows_` the rows of a request that goes on after its cached tokens.
+void CacheManager::start_rows(Request& request, const Demand& demand) {
+  const std::int32_t num_cached = demand.num_cached_tokens;
+  GroupPages* prefix = &hit_;
+  hit_.assign(index(num_groups()), {});
+  if (enable_caching() && demand.prefix != nullptr) {
+    check_prefix(request, demand);
+    prefix = demand.prefix;
+  } else {
+    std::int32_t found = 0;
+    if (enable_caching() && num_cached > 0) {
+      const auto hashes = request.page_hashes(hash_page_size(), hasher());
+      found = coordinator_.find_longest_hit({pool_, demand.shard}, hashes, num_cached, 0, hit_);
+    }
+    if (found < num_cached) {
+      throw_value_error("CacheManager.allocate", "only ", found, " of the first ", num_cached,
+                        " tokens of request '", request.request_id(), "' are cached: match again");
+    }
+  }
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    auto& pages = (*prefix)[index(group)];
+    const auto first_real = std::ranges::find_if(pages, [](PageId page) { return page != 0; });
+    new_rows_[index(group)].adopt(pages,
+                                  options_.as_easydel
+                                      ? static_cast<std::int32_t>(first_real - pages.begin())
+                                      : coordinator_.policy(group).first_needed_page(num_cached));
+  }
+}
+
+// EasyDeL keeps, in a chunked group, the page that it looks up the parent of the next digest in.
+std::int32_t CacheManager::first_needed_page(const PageRow& row, GroupId group,
+                                             std::int32_t num_computed_tokens) const {
+  const GroupPolicy& policy = coordinator_.policy(group);
+  const std::int32_t first = policy.first_needed_page(num_computed_tokens);
+  if (!options_.as_easydel || !policy.keeps_last_cached_page() || row.num_cached() == 0) {
+    return first;
+  }
+  return std::min(first, row.num_cached() - 1);
+}
+
+// Whether the pool has the pages that `growths_` take. Those that only wait to be evicted, and are
+// to be held again, are not free for others.
+bool CacheManager::has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const {
+  std::int64_t taken = 0;
+  std::int64_t in_shard = 0;
+  const PageRange range = pool_.shards().pages_of(shard);
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    const PageRow& row = rows[index(group)];
+    const PageRow::Growth& growth = growths_[index(group)];
+    const std::int32_t num_new = row.num_pages_taken(growth);
+    taken += num_new;
+    in_shard += num_new;
+    if (!is_new) {
+      taken -= row.num_pages_freed(growth, pool_);
+      continue;
+    }
+    for (const PageId page : row.pages()) {
+      if (page == kNullPage || pool_.ref_count(page) > 0) continue;
+      ++taken;
+      in_shard += range.contains(page);
+    }
+  }
+  if (taken > pool_.num_free_pages()) return false;
+  return shard == kAnyShard || in_shard <= pool_.num_free_pages(shard);
+}
+
+bool CacheManager::allocate(Request& request, const Demand& demand) {
+  check_demand(request, demand);
+  const bool is_new = !request.is_allocated();
+  if (is_new) start_rows(request, demand);
+  RequestState* state = is_new ? nullptr : &states_[index(request.state_)];
+  auto& rows = is_new ? new_rows_ : state->rows;
+
+  const std::int32_t num_computed = request.num_computed_tokens() + demand.num_cached_tokens;
+  const auto num_tokens = static_cast<std::int32_t>(
+      std::min(std::int64_t{num_computed} + demand.num_new_tokens, std::int64_t{max_model_len_}));
+  const RequestLength length{num_tokens,
+                             std::min(demand.num_lookahead_tokens, max_model_len_ - num_tokens),
+                             request.num_encoder_tokens()};
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    PageRow& row = rows[index(group)];
+    PageRow::Growth& growth = growths_[index(group)];
+    growth = row.plan(coordinator_.policy(group), length, num_computed);
+    if (options_.as_easydel) {
+      growth.first_needed = std::min(first_needed_page(row, group, num_computed), row.size());
+      if (is_new) growth.first_needed = row.num_skipped();
+    }
+  }
+  ShardId shard = kAnyShard;
+  if (demand.stays_in_shard) shard = is_new ? shard_of(rows) : shard_of(*state);
+  if (shard == kAnyShard) shard = demand.shard;
+  if (!has_room(rows, is_new, shard)) return false;
+
+  if (is_new) {
+    state = &attach(request);
+    state->rows.swap(new_rows_);
+    for (const PageRow& row : state->rows) row.hold(pool_);
+    note_shards(*state);
   } else {
     for (GroupId group = 0; group < num_groups(); ++group) {
-      give_back_skipped(state.rows[index(group)], plans_[index(group)].first_needed);
+      rows[index(group)].skip(pool_, growths_[index(group)].first_needed);
     }
   }
   for (GroupId group = 0; group < num_groups(); ++group) {
-    fill_row(state.rows[index(group)], plans_[index(group)]);
+    PageRow& row = state->rows[index(group)];
+    const PageRow::Growth& growth = growths_[index(group)];
+    if (growth.first_filled >= growth.num_pages) continue;
+    row.grow(pool_, growth, shard);
+    if (pool_.shards().size() > 1) {
+      note_shards(*state, row.pages().subspan(index(growth.first_filled)));
+    }
   }
-  state.num_allocated_tokens =
-      std::max(state.num_allocated_tokens, num_tokens + length.num_lookahead_tokens);
+  state->num_allocated_tokens =
+      std::max(state->num_allocated_tokens, num_tokens + length.num_lookahead_tokens);
   request.num_computed_tokens_ = num_computed;
   return true;
 }
 
-// The last of the pages becomes the coldest, as when a request is freed.
-void CacheManager::give_back_skipped(Row& row, std::int32_t first_needed) {
-  scratch_.clear();
-  for (std::int32_t i = first_needed; i-- > row.num_skipped;) {
-    PageId& page = row.pages[index(i)];
-    if (page != kNullPage) scratch_.push_back(std::exchange(page, kNullPage));
+void CacheManager::check_room(const char* operation, const Request& request,
+                              const RequestState& state, std::int32_t num_tokens) const {
+  if (num_tokens < 0) {
+    throw_value_error(operation, "the number of tokens must be >= 0, got ", num_tokens);
   }
-  pool_.free(scratch_);
-  row.num_skipped = std::max(row.num_skipped, first_needed);
-}
-
-void CacheManager::fill_row(Row& row, const RowPlan& plan) {
-  row.pages.resize(index(plan.num_pages), kNullPage);
-  scratch_.resize(static_cast<std::size_t>(
-      std::ranges::count(std::span(row.pages).subspan(index(plan.first_filled)), kNullPage)));
-  if (!pool_.allocate(scratch_)) throw_broken("CacheManager", "the pool has fewer pages than free");
-  auto next = scratch_.begin();
-  for (PageId& page : std::span(row.pages).subspan(index(plan.first_filled))) {
-    if (page == kNullPage) page = *next++;
+  if (num_tokens > state.num_allocated_tokens) {
+    throw_value_error(operation, "request '", request.request_id(), "' has room for ",
+                      state.num_allocated_tokens, " tokens, got ", num_tokens);
   }
 }
 
 void CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
   constexpr auto kOperation = "CacheManager.commit";
-  RequestState& state = state_of(kOperation, request);
+  state_of(kOperation, request);
   if (num_computed_tokens < request.num_computed_tokens()) {
     throw_value_error(kOperation, "request '", request.request_id(), "' has ",
                       request.num_computed_tokens(), " tokens computed already, got ",
                       num_computed_tokens);
   }
-  if (num_computed_tokens > state.num_allocated_tokens) {
-    throw_value_error(kOperation, "request '", request.request_id(), "' has room for ",
-                      state.num_allocated_tokens, " tokens, got ", num_computed_tokens);
-  }
-  if (num_computed_tokens > request.num_tokens()) {
-    throw_value_error(kOperation, "request '", request.request_id(), "' has ", request.num_tokens(),
-                      " tokens, got ", num_computed_tokens);
-  }
-  std::span<const PageHash> hashes;
-  if (enable_caching()) hashes = request.page_hashes(hash_page_size(), hasher());  // may throw
+  cache(request, num_computed_tokens);
   request.num_computed_tokens_ = num_computed_tokens;
-  if (!enable_caching()) return;
-  for (GroupId group = 0; group < num_groups(); ++group) {
-    cache_pages(group, state.rows[index(group)], hashes, num_computed_tokens);
-  }
 }
 
-void CacheManager::cache_pages(GroupId group, Row& row, std::span<const PageHash> hashes,
-                               std::int32_t num_computed_tokens) {
-  const GroupPolicy& policy = coordinator_.policy(group);
-  const GroupHashes group_hashes = coordinator_.hashes_of(group, hashes);
-  const std::int32_t num_full = std::min(num_computed_tokens / policy.page_size(),
-                                         static_cast<std::int32_t>(row.pages.size()));
-  for (; row.num_cached < num_full; ++row.num_cached) {
-    const PageId page = row.pages[index(row.num_cached)];
-    if (page == kNullPage || !policy.is_complete(row.num_cached, num_computed_tokens)) continue;
-    pool_.cache(page, group_hashes[row.num_cached], group);
+void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_computed_tokens) {
+  constexpr auto kOperation = "CacheManager.set_num_computed_tokens";
+  RequestState& state = state_of(kOperation, request);
+  check_room(kOperation, request, state, num_computed_tokens);
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    PageRow& row = state.rows[index(group)];
+    row.skip(pool_, first_needed_page(row, group, num_computed_tokens));
+  }
+  request.num_computed_tokens_ = num_computed_tokens;
+}
+
+void CacheManager::cache(Request& request, std::int32_t num_tokens) {
+  constexpr auto kOperation = "CacheManager.commit";
+  RequestState& state = state_of(kOperation, request);
+  check_room(kOperation, request, state, num_tokens);
+  if (num_tokens > request.num_tokens()) {
+    throw_value_error(kOperation, "request '", request.request_id(), "' has ", request.num_tokens(),
+                      " tokens, got ", num_tokens);
+  }
+  if (!enable_caching()) return;
+  const auto hashes = request.page_hashes(hash_page_size(), hasher());
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    state.rows[index(group)].cache(pool_, coordinator_.policy(group),
+                                   coordinator_.hashes_of(group, hashes), num_tokens);
   }
 }
 
 void CacheManager::free(Request& request) {
   RequestState& state = state_of("CacheManager.free", request);
   scratch_.clear();
-  for (const Row& row : state.rows) {
-    std::copy_if(row.pages.rbegin(), row.pages.rend(), std::back_inserter(scratch_),
+  for (const PageRow& row : state.rows) {
+    std::copy_if(row.pages().rbegin(), row.pages().rend(), std::back_inserter(scratch_),
                  [](PageId page) { return page != kNullPage; });
   }
   pool_.free(scratch_);
@@ -302,7 +408,7 @@ std::span<const PageId> CacheManager::page_ids(const Request& request, GroupId g
   if (group < 0 || group >= num_groups()) {
     throw_index_error(kOperation, "group must be in [0, ", num_groups(), "), got ", group);
   }
-  return state.rows[index(group)].pages;
+  return state.rows[index(group)].pages();
 }
 
 std::int32_t CacheManager::num_common_prefix_pages(const Request& request, GroupId group,
@@ -322,29 +428,6 @@ std::int32_t CacheManager::num_allocated_tokens(const Request& request) const {
   return request.owner_ == this ? states_[index(request.state_)].num_allocated_tokens : 0;
 }
 
-void CacheManager::check_row(const Request& request, GroupId group, const Row& row) const {
-  const GroupPolicy& policy = coordinator_.policy(group);
-  const auto fail = [&](const auto&... parts) {
-    throw_broken("CacheManager", "request '", request.request_id(), "', group ", group, ": ",
-                 parts...);
-  };
-  const RequestLength length{num_allocated_tokens(request), 0, request.num_encoder_tokens()};
-  if (policy.has_slots() && std::cmp_less(row.pages.size(), policy.num_pages_for(length))) {
-    fail("short page table");
-  }
-  for (std::int32_t i = 0; std::cmp_less(i, row.pages.size()); ++i) {
-    const PageId page = row.pages[index(i)];
-    if (i < row.num_skipped && page != kNullPage) fail("page ", i, " is skipped and not null");
-    if (page == kNullPage && policy.has_slots() && i >= row.num_skipped)
-      fail("page ", i, " is null");
-    if (page == kNullPage) continue;
-    if (i >= row.num_cached && pool_.is_cached(page)) fail("page ", i, " is cached too soon");
-    if (i < row.num_cached && policy.has_slots() && !pool_.is_cached(page)) {
-      fail("page ", i, " is not cached");
-    }
-  }
-}
-
 void CacheManager::check_invariants() const {
   pool_.check_invariants();
   std::vector<std::int32_t> num_holders(index(pool_.num_pages()), 0);
@@ -361,8 +444,11 @@ void CacheManager::check_invariants() const {
                    state.num_allocated_tokens, " tokens");
     }
     for (GroupId group = 0; group < num_groups(); ++group) {
-      check_row(request, group, state.rows[index(group)]);
-      for (PageId page : state.rows[index(group)].pages) ++num_holders[index(page)];
+      const PageRow& row = state.rows[index(group)];
+      row.check_invariants(pool_, coordinator_.policy(group),
+                           {state.num_allocated_tokens, 0, request.num_encoder_tokens()},
+                           request.request_id());
+      for (PageId page : row.pages()) ++num_holders[index(page)];
     }
   }
   if (num_attached != num_requests()) {

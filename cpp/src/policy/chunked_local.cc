@@ -2,7 +2,7 @@
 
 namespace pagedkv {
 
-std::int32_t ChunkedLocalPolicy::find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+std::int32_t ChunkedLocalPolicy::find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                                   std::int32_t max_tokens, std::int32_t num_redone,
                                                   std::vector<PageId>& pages) const {
   const std::int32_t max_pages = max_tokens / page_size();
@@ -15,7 +15,7 @@ std::int32_t ChunkedLocalPolicy::find_longest_hit(const PagePool& pool, const Gr
     pages.assign(static_cast<std::size_t>(first), kNullPage);
     std::int32_t i = first;
     for (; i < end; ++i) {
-      const PageId page = pool.find(hashes[i], group());
+      const PageId page = cached.find(hashes[i], group());
       if (page == kNoPage) break;
       pages.push_back(page);
     }

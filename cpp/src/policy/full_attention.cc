@@ -2,12 +2,12 @@
 
 namespace pagedkv {
 
-std::int32_t FullAttentionPolicy::find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+std::int32_t FullAttentionPolicy::find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                                    std::int32_t max_tokens, std::int32_t,
                                                    std::vector<PageId>& pages) const {
   pages.clear();
   for (std::int32_t i = 0; i < max_tokens / page_size(); ++i) {
-    const PageId page = pool.find(hashes[i], group());
+    const PageId page = cached.find(hashes[i], group());
     if (page == kNoPage) break;
     pages.push_back(page);
   }

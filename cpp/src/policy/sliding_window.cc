@@ -2,7 +2,7 @@
 
 namespace pagedkv {
 
-std::int32_t SlidingWindowPolicy::find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+std::int32_t SlidingWindowPolicy::find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                                    std::int32_t max_tokens, std::int32_t num_redone,
                                                    std::vector<PageId>& pages) const {
   const std::int32_t max_pages = max_tokens / page_size();
@@ -11,7 +11,7 @@ std::int32_t SlidingWindowPolicy::find_longest_hit(const PagePool& pool, const G
   std::int32_t end = max_pages;  // pages [i + 1, end) are cached
   std::int32_t i = max_pages - 1;
   for (; i >= 0 && end - (i + 1) < wanted; --i) {
-    const PageId page = pool.find(hashes[i], group());
+    const PageId page = cached.find(hashes[i], group());
     if (page == kNoPage) end = i;
     pages[static_cast<std::size_t>(i)] = page == kNoPage ? kNullPage : page;
   }

@@ -16,8 +16,8 @@ std::size_t checked_num_pages(PageId num_pages) {
 }  // namespace
 
 PagePool::PagePool(PageId num_pages)
-    : pages_(checked_num_pages(num_pages)), free_queue_(pages_), index_(pages_) {
-  for (PageId page = kNullPage + 1; page < num_pages; ++page) free_queue_.push_back(page);
+    : pages_(checked_num_pages(num_pages)), free_pages_(pages_), index_(pages_) {
+  for (PageId page = kNullPage + 1; page < num_pages; ++page) free_pages_.push_back(page);
 }
 
 void PagePool::check_page(const char* operation, PageId page) const {
@@ -35,10 +35,37 @@ bool PagePool::is_cached(PageId page) const {
   return at(page).is_cached();
 }
 
-bool PagePool::allocate(std::span<PageId> out) {
-  if (out.size() > static_cast<std::size_t>(num_free_pages())) return false;
+const PageHash& PagePool::digest(PageId page) const {
+  constexpr auto kOperation = "PagePool.digest";
+  if (page != kNullPage) check_page(kOperation, page);
+  if (!at(page).is_cached()) throw_value_error(kOperation, "page ", page, " is not cached");
+  return at(page).hash;
+}
+
+GroupId PagePool::group(PageId page) const {
+  if (page != kNullPage) check_page("PagePool.group", page);
+  return at(page).group;
+}
+
+void PagePool::check_shard(const char* operation, ShardId shard) const {
+  if (shard == kAnyShard || (shard >= 0 && shard < shards().size())) return;
+  throw_index_error(operation, "shard must be in [0, ", shards().size(), "), got ", shard);
+}
+
+PageId PagePool::num_free_pages(ShardId shard) const {
+  check_shard("PagePool.num_free_pages", shard);
+  return free_pages_.size(shard);
+}
+
+void PagePool::set_num_shards(std::int32_t num_shards) {
+  if (num_shards != shards().size()) free_pages_.set_shards(PageShards(num_pages(), num_shards));
+}
+
+bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
+  check_shard("PagePool.allocate", shard);
+  if (out.size() > static_cast<std::size_t>(free_pages_.size(shard))) return false;
   for (PageId& page : out) {
-    page = free_queue_.pop_front();
+    page = free_pages_.pop_front(shard);
     at(page).ref_count = 1;
     if (at(page).is_cached()) {
       index_.remove(page);
@@ -51,7 +78,7 @@ bool PagePool::allocate(std::span<PageId> out) {
 void PagePool::hold(std::span<const PageId> pages) {
   for (PageId page : pages) check_page("PagePool.hold", page);
   for (PageId page : pages) {
-    if (at(page).ref_count++ == 0) free_queue_.remove(page);
+    if (at(page).ref_count++ == 0) free_pages_.remove(page);
   }
 }
 
@@ -66,7 +93,7 @@ void PagePool::free(std::span<const PageId> pages) {
                       at(pages[i]).ref_count > 0 ? " that many times" : "");
   }
   for (PageId page : pages) {
-    if (at(page).ref_count == 0 && !free_queue_.contains(page)) free_queue_.push_back(page);
+    if (at(page).ref_count == 0 && !free_pages_.contains(page)) free_pages_.push_back(page);
   }
 }
 
@@ -89,16 +116,16 @@ bool PagePool::reset_prefix_cache() {
 }
 
 void PagePool::check_invariants() const {
-  free_queue_.check_invariants();
+  free_pages_.check_invariants();
   index_.check_invariants();
   const Page& null_page = at(kNullPage);
-  if (null_page.ref_count != 0 || null_page.is_cached() || free_queue_.contains(kNullPage)) {
+  if (null_page.ref_count != 0 || null_page.is_cached() || free_pages_.contains(kNullPage)) {
     throw_broken("PagePool", "the null page is in use");
   }
   for (PageId page = kNullPage + 1; page < num_pages(); ++page) {
-    if (at(page).ref_count < 0 || (at(page).ref_count == 0) != free_queue_.contains(page)) {
+    if (at(page).ref_count < 0 || (at(page).ref_count == 0) != free_pages_.contains(page)) {
       throw_broken("PagePool", "page ", page, " is held ", at(page).ref_count, " times and is",
-                   free_queue_.contains(page) ? "" : " not", " in the free queue");
+                   free_pages_.contains(page) ? "" : " not", " in the free queue");
     }
   }
 }

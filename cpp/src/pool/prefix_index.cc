@@ -43,6 +43,17 @@ PageId PrefixIndex::find(const PageHash& hash, GroupId group) const {
   return page == kNullPage ? kNoPage : page;
 }
 
+PageId PrefixIndex::find(const PageHash& hash, GroupId group, PageRange range) const {
+  const PageId oldest = find(hash, group);
+  if (oldest == kNoPage) return kNoPage;
+  PageId page = oldest;
+  do {
+    if (range.contains(page)) return page;
+    page = at(page).duplicate_next;
+  } while (page != oldest);
+  return kNoPage;
+}
+
 void PrefixIndex::insert(PageId page, const PageHash& hash, GroupId group) {
   assert(page != kNullPage && group >= 0 && !at(page).is_cached());
   const std::uint32_t tag = tag_of(hash, group);

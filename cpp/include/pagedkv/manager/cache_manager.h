@@ -8,6 +8,7 @@
 
 #include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/manager/coordinator.h"
+#include "pagedkv/manager/page_row.h"
 #include "pagedkv/manager/request.h"
 #include "pagedkv/pool/page_pool.h"
 #include "pagedkv/spec/cache_group_spec.h"
@@ -26,6 +27,27 @@ struct CacheManagerOptions {
   PageHasher hasher = PageHasher();
   /// Tokens of the pages that requests are hashed in: see `Coordinator`.
   std::optional<std::int32_t> hash_page_size = std::nullopt;
+  /// Data-parallel shards of the pool, which divide its pages.
+  std::int32_t num_shards = 1;
+  /// Give the same pages as EasyDeL 0.3.0, one by one, also where that is more than needed: EAGLE
+  /// drops tokens for each kind of group, and a chunked group keeps its last cached page.
+  bool as_easydel = false;
+};
+
+/// What a request needs room for.
+struct Demand {
+  std::int32_t num_new_tokens = 0;        ///< After those computed and those cached.
+  std::int32_t num_cached_tokens = 0;     ///< Of a new request: its prefix from the cache.
+  std::int32_t num_lookahead_tokens = 0;  ///< Draft tokens after the new ones.
+  /// Where new pages come from, if the request holds none in another shard.
+  ShardId shard = kAnyShard;
+  /// Stay in the shard that the request's pages are in, if that is one.
+  bool stays_in_shard = true;
+  /// The new tokens need not be known yet, and those past `max_model_len` get no room: for
+  /// schedulers that plan a step before they know what the last one said.
+  bool may_be_ahead = false;
+  /// The pages of the cached prefix, as `find_prefix` gave them, to be taken out; null: look them up.
+  GroupPages* prefix = nullptr;
 };
 
 /// Decides which page every token of every request lives in.
@@ -73,18 +95,28 @@ class CacheManager {
   /// Requests that hold pages.
   std::int32_t num_requests() const;
 
+  /// Deals the pages out to `num_shards` shards. O(pages), unless there are that many already.
+  ///
+  /// Throws `std::invalid_argument` unless `num_shards >= 1` divides the number of pages.
+  void set_num_shards(std::int32_t num_shards);
+
   /// Tokens of the longest prefix of `request` that is cached in every group, as far as each needs
   /// it: a multiple of `prefix_unit()`, less than `num_tokens()` (one token is left to compute the
   /// next from). 0 for a request that holds pages. Holds nothing: pages may go until `allocate`.
   /// Changes nothing but the digests of `request`, and scratch memory.
   ///
-  /// Throws `std::invalid_argument` for extra keys that the hasher cannot take, if caching is on.
-  std::int32_t match(Request& request);
+  /// Throws `std::invalid_argument` for extra keys that the hasher cannot take, if caching is on,
+  /// `std::out_of_range` for a foreign shard.
+  std::int32_t match(Request& request, ShardId shard = kAnyShard);
 
-  /// Makes room for `num_new_tokens` tokens after those computed, and for `num_lookahead_tokens`
-  /// draft tokens after those, as far as `max_model_len()` allows. The first call of a request
-  /// takes the first `num_cached_tokens` of its prefix from the cache, as `match` found them;
-  /// they count as computed. Returns false if too few pages are free.
+  /// As `match`, but of at most `max_tokens` tokens, which may be more than `request` knows, and
+  /// for requests that hold pages too. Replaces `pages` by the pages of the prefix.
+  std::int32_t find_prefix(Request& request, std::int32_t max_tokens, ShardId shard,
+                           GroupPages& pages) const;
+
+  /// Makes room for the new tokens after those computed, and for draft tokens after those, as far
+  /// as `max_model_len()` allows. The first call of a request takes the cached tokens from the
+  /// cache, as `match` found them; they count as computed. Returns false if too few pages are free.
   ///
   /// New tokens may also be ones that somebody else computes: `commit` them when their K/V has
   /// arrived.
@@ -93,10 +125,17 @@ class CacheManager {
   /// new tokens would be more than the request has, or than `max_model_len()`; for extra keys that
   /// the hasher cannot take, if pages are to be found by others; if `num_cached_tokens` is not a
   /// multiple of `prefix_unit()`, is not 0 for a request that holds pages, or is more than is
-  /// cached (now); if the request holds pages of another manager.
+  /// cached (now); if the given prefix is not one of the request; if the request holds pages of
+  /// another manager. Throws `std::out_of_range` for a foreign shard.
+  [[nodiscard]] bool allocate(Request& request, const Demand& demand);
+
   [[nodiscard]] bool allocate(Request& request, std::int32_t num_new_tokens,
                               std::int32_t num_cached_tokens = 0,
-                              std::int32_t num_lookahead_tokens = 0);
+                              std::int32_t num_lookahead_tokens = 0) {
+    return allocate(request, {.num_new_tokens = num_new_tokens,
+                              .num_cached_tokens = num_cached_tokens,
+                              .num_lookahead_tokens = num_lookahead_tokens});
+  }
 
   /// Says that the K/V of the first `num_computed_tokens` tokens is in the pages, or will be
   /// before anything that is started later reads them. Full pages can be found from now on.
@@ -104,6 +143,19 @@ class CacheManager {
   /// Throws `std::invalid_argument` if the request holds no pages, if there is no room for that
   /// many tokens or it has fewer, or if it is fewer than before.
   void commit(Request& request, std::int32_t num_computed_tokens);
+
+  /// The first half of `commit`: nobody else finds the pages. Pages that are not needed any more
+  /// are given back. May also be fewer tokens than before, when guesses were rejected.
+  ///
+  /// Throws `std::invalid_argument` if the request holds no pages, if there is no room for that
+  /// many tokens, or for a negative number.
+  void set_num_computed_tokens(Request& request, std::int32_t num_computed_tokens);
+
+  /// The second half of `commit`: makes the pages that the first `num_tokens` tokens fill
+  /// findable, whether those are computed or will be before anybody reads them.
+  ///
+  /// Throws as `commit`, but not for fewer than before.
+  void cache(Request& request, std::int32_t num_tokens);
 
   /// Gives all pages of `request` back; its last page is evicted first. O(its pages).
   ///
@@ -135,42 +187,32 @@ class CacheManager {
   void check_invariants() const;
 
  private:
-  /// What one request holds in one group.
-  struct Row {
-    std::vector<PageId> pages;     ///< The page table row.
-    std::int32_t num_cached = 0;   ///< Leading pages that are in the index, or never will be.
-    std::int32_t num_skipped = 0;  ///< Leading pages that are not needed any more: all null.
-  };
-
   /// What one request holds.
   struct RequestState {
     Request* request = nullptr;             ///< Null: the entry is free.
-    std::vector<Row> rows;                  ///< One a group.
+    std::vector<PageRow> rows;              ///< One a group.
     std::int32_t num_allocated_tokens = 0;  ///< Tokens there is room for.
-  };
-
-  /// What `allocate` is going to do to one row.
-  struct RowPlan {
-    std::int32_t first_needed;  ///< Pages before it are given back.
-    std::int32_t first_filled;  ///< From here on, the row has real pages.
-    std::int32_t num_pages;     ///< Length of the row.
+    ShardId shard = kAnyShard;              ///< Of the first page that was looked at.
+    bool is_mixed = false;                  ///< A page was in another shard.
   };
 
   RequestState& state_of(const char* operation, const Request& request);
   const RequestState& state_of(const char* operation, const Request& request) const;
-  void check_allocate(const Request& request, std::int32_t num_new_tokens,
-                      std::int32_t num_cached_tokens, std::int32_t num_lookahead_tokens) const;
-  void start_rows(Request& request, std::int32_t num_cached_tokens);
-  RowPlan plan_row(const GroupPolicy& policy, const Row& row, std::int32_t num_computed_tokens,
-                   const RequestLength& length) const;
-  std::int64_t num_pages_taken(const Row& row, const RowPlan& plan, bool is_new) const;
-  void give_back_skipped(Row& row, std::int32_t first_needed);
-  void fill_row(Row& row, const RowPlan& plan);
-  void cache_pages(GroupId group, Row& row, std::span<const PageHash> hashes,
-                   std::int32_t num_computed_tokens);
+  void check_shard(const char* operation, ShardId shard) const;
+  void check_demand(const Request& request, const Demand& demand) const;
+  void check_room(const char* operation, const Request& request, const RequestState& state,
+                  std::int32_t num_tokens) const;
+  void check_prefix(Request& request, const Demand& demand) const;
+  void start_rows(Request& request, const Demand& demand);
+  std::int32_t first_needed_page(const PageRow& row, GroupId group,
+                                 std::int32_t num_computed_tokens) const;
+  bool has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const;
+  void note_shards(RequestState& state) const;
+  void note_shards(RequestState& state, std::span<const PageId> pages) const;
+  ShardId shard_of(const std::vector<PageRow>& rows) const;
+  ShardId shard_of(RequestState& state) const;
   RequestState& attach(Request& request);
   void detach(Request& request);
-  void check_row(const Request& request, GroupId group, const Row& row) const;
 
   CacheManagerOptions options_;
   Coordinator coordinator_;
@@ -178,10 +220,10 @@ class CacheManager {
   std::int32_t max_model_len_;
   std::vector<RequestState> states_;
   std::vector<std::int32_t> free_states_;
-  GroupPages hit_;               // scratch of match and allocate
-  std::vector<Row> new_rows_;    // scratch of allocate: the rows of a new request
-  std::vector<RowPlan> plans_;   // scratch of allocate
-  std::vector<PageId> scratch_;  // scratch of allocate and free
+  GroupPages hit_;                        // scratch of match and allocate
+  std::vector<PageRow> new_rows_;         // scratch of allocate: the rows of a new request
+  std::vector<PageRow::Growth> growths_;  // scratch of allocate
+  std::vector<PageId> scratch_;           // scratch of free
 };
 
 }  // namespace pagedkv

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "pagedkv/hash/page_hash.h"
+#include "pagedkv/policy/cached_pages.h"
 #include "pagedkv/policy/group_policy.h"
-#include "pagedkv/pool/page_pool.h"
 #include "pagedkv/spec/cache_group_spec.h"
 #include "pagedkv/types.h"
 
@@ -16,6 +16,13 @@ namespace pagedkv {
 
 /// Page ids of one request or one prefix, one row a group.
 using GroupPages = std::vector<std::vector<PageId>>;
+
+/// What the tokens that a request computes again are taken off of.
+enum class RedoRule {
+  kPrefix,   ///< The longest prefix that all groups can serve.
+  kEachKind, ///< What groups that read their whole prefix can serve, and then what others can: so
+             ///< does EasyDeL, and takes them off twice where there are both kinds.
+};
 
 /// Makes the groups' policies agree. Stateless, like they are.
 class Coordinator {
@@ -26,7 +33,8 @@ class Coordinator {
   /// Throws `std::invalid_argument` for no groups, and if `hash_page_size` does not divide the
   /// page size of a group.
   explicit Coordinator(std::span<const CacheGroupSpec> groups,
-                       std::optional<std::int32_t> hash_page_size = std::nullopt);
+                       std::optional<std::int32_t> hash_page_size = std::nullopt,
+                       RedoRule redo_rule = RedoRule::kPrefix);
 
   GroupId num_groups() const { return static_cast<GroupId>(policies_.size()); }
 
@@ -54,12 +62,17 @@ class Coordinator {
   /// The length starts at `max_tokens` and only shrinks: each group in turn says how much of it
   /// can be served, until all have agreed on one and the same length. Since each says the most it
   /// can, no group could have served a longer one that all others can.
-  std::int32_t find_longest_hit(const PagePool& pool, std::span<const PageHash> hashes,
+  std::int32_t find_longest_hit(const CachedPages& cached, std::span<const PageHash> hashes,
                                 std::int32_t max_tokens, std::int32_t num_redone,
                                 GroupPages& pages) const;
 
  private:
+  std::int32_t agree(std::span<const GroupId> groups, const CachedPages& cached,
+                     std::span<const PageHash> hashes, std::int32_t max_tokens,
+                     std::int32_t num_redone, GroupPages& pages) const;
+
   std::vector<std::unique_ptr<GroupPolicy>> policies_;
+  std::vector<std::vector<GroupId>> rounds_;  // which groups have to agree with each other, in turn
   std::int32_t hash_page_size_ = 0;
   std::int64_t prefix_unit_ = 1;
 };

@@ -14,13 +14,15 @@ class ChunkedLocalPolicy final : public GroupPolicy {
 
   /// Looks in the chunk that the longest prefix ends in, then in those before it: a chunk that
   /// does not begin with a page may have no place in it where a page ends.
-  std::int32_t find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+  std::int32_t find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                 std::int32_t max_tokens, std::int32_t num_redone,
                                 std::vector<PageId>& pages) const override;
 
   std::int32_t first_needed_page(std::int32_t num_computed_tokens) const override {
     return round_down(num_computed_tokens, chunk_size_) / page_size();
   }
+
+  bool keeps_last_cached_page() const override { return true; }
 
  private:
   std::int32_t chunk_size_;

@@ -12,7 +12,7 @@ class CrossAttentionPolicy final : public GroupPolicy {
   CrossAttentionPolicy(GroupId group, const CrossAttentionSpec& spec)
       : GroupPolicy(group, spec.page_size()) {}
 
-  std::int32_t find_longest_hit(const PagePool&, const GroupHashes&, std::int32_t, std::int32_t,
+  std::int32_t find_longest_hit(const CachedPages&, const GroupHashes&, std::int32_t, std::int32_t,
                                 std::vector<PageId>& pages) const override {
     pages.clear();
     return 0;

@@ -11,7 +11,7 @@ class FullAttentionPolicy final : public GroupPolicy {
   FullAttentionPolicy(GroupId group, const FullAttentionSpec& spec)
       : GroupPolicy(group, spec.page_size()) {}
 
-  std::int32_t find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+  std::int32_t find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                 std::int32_t max_tokens, std::int32_t num_redone,
                                 std::vector<PageId>& pages) const override;
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "pagedkv/math.h"
+#include "pagedkv/policy/cached_pages.h"
 #include "pagedkv/policy/group_hashes.h"
-#include "pagedkv/pool/page_pool.h"
 #include "pagedkv/spec/cache_group_spec.h"
 #include "pagedkv/types.h"
 
@@ -43,7 +43,7 @@ class GroupPolicy {
   /// The request is going to compute the last `num_redone` tokens of the prefix again, so it
   /// needs what a request needs that goes on right before them, and the rest of the prefix as well.
   /// Requires `hashes` to cover `max_tokens`, and `num_redone` to be a multiple of `page_size()`.
-  virtual std::int32_t find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+  virtual std::int32_t find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                         std::int32_t max_tokens, std::int32_t num_redone,
                                         std::vector<PageId>& pages) const = 0;
 
@@ -58,6 +58,10 @@ class GroupPolicy {
 
   /// First page that is read when the token after `num_computed_tokens` is computed, or later.
   virtual std::int32_t first_needed_page(std::int32_t /*num_computed_tokens*/) const { return 0; }
+
+  /// Whether the last cached page stays even if it is not needed, where EasyDeL is followed page by
+  /// page: its manager for this type looks up the parent of the next digest there.
+  virtual bool keeps_last_cached_page() const { return false; }
 
   /// Whether page `page` holds what its digest says, once `num_computed_tokens` are computed.
   /// Requires a page that those tokens fill.

@@ -13,7 +13,7 @@ class SlidingWindowPolicy final : public GroupPolicy {
 
   /// Looks from the end of the prefix to its beginning, for a run of cached pages that is long
   /// enough or reaches the beginning.
-  std::int32_t find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+  std::int32_t find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                 std::int32_t max_tokens, std::int32_t num_redone,
                                 std::vector<PageId>& pages) const override;
 

@@ -20,7 +20,7 @@ class StateSpacePolicy final : public GroupPolicy {
         num_speculative_pages_(spec.num_speculative_pages()) {}
 
   /// The last checkpoint in the prefix is all that is needed of it.
-  std::int32_t find_longest_hit(const PagePool& pool, const GroupHashes& hashes,
+  std::int32_t find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
                                 std::int32_t max_tokens, std::int32_t num_redone,
                                 std::vector<PageId>& pages) const override;
 

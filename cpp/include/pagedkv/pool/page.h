@@ -9,13 +9,14 @@ namespace pagedkv {
 
 /// Everything the pool knows of one page, in one cache line.
 ///
-/// `FreeQueue` owns `free_prev` and `free_next`, `PrefixIndex` owns `hash`, `group`,
-/// `duplicate_prev` and `duplicate_next`, `PagePool` owns `ref_count`.
+/// `FreeQueue` owns `free_prev` and `free_next`, `FreePages` owns `freed_at`, `PrefixIndex` owns
+/// `hash`, `group`, `duplicate_prev` and `duplicate_next`, `PagePool` owns `ref_count`.
 struct alignas(64) Page {
   /// `free_prev` of a page that is in no free queue.
   static constexpr PageId kUnlinked = -2;
 
   PageHash hash;                    ///< Meaningful only if `is_cached()`.
+  std::int64_t freed_at = 0;        ///< Order among the free pages: lower is colder.
   GroupId group = kNoGroup;         ///< Group under which `hash` is indexed.
   std::int32_t ref_count = 0;       ///< How many requests hold the page.
   PageId free_prev = kUnlinked;     ///< Colder neighbour, `kNoPage` at the cold end.

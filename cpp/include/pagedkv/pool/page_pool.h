@@ -5,8 +5,9 @@
 #include <vector>
 
 #include "pagedkv/hash/page_hash.h"
-#include "pagedkv/pool/free_queue.h"
+#include "pagedkv/pool/free_pages.h"
 #include "pagedkv/pool/page.h"
+#include "pagedkv/pool/page_shards.h"
 #include "pagedkv/pool/prefix_index.h"
 #include "pagedkv/types.h"
 
@@ -18,8 +19,10 @@ namespace pagedkv {
 /// found by it, until it is handed out again: freed pages are evicted least recently used first.
 /// Page 0 is the null page: never free, never held, never cached.
 ///
-/// Deterministic: the same calls give the same page ids. Nothing allocates after construction.
-/// `allocate`, `hold` and `free` are O(pages given), whatever the pool's size. Every call that
+/// The pages may be dealt out to data-parallel shards. Whoever names no shard sees one pool.
+///
+/// Deterministic: the same calls give the same page ids. Nothing but `set_num_shards` allocates
+/// after construction. `allocate`, `hold` and `free` are O(pages given), whatever the pool's size. Every call that
 /// throws leaves the pool as it was. Not thread-safe.
 ///
 /// Invariant: a page other than 0 is in the free queue iff its `ref_count` is 0.
@@ -34,7 +37,18 @@ class PagePool {
   PagePool& operator=(const PagePool&) = delete;
 
   PageId num_pages() const { return static_cast<PageId>(pages_.size()); }
-  PageId num_free_pages() const { return free_queue_.size(); }
+  PageId num_free_pages() const { return free_pages_.size(); }
+
+  /// Free pages of `shard`. Throws `std::out_of_range` for a foreign shard.
+  PageId num_free_pages(ShardId shard) const;
+
+  const PageShards& shards() const { return free_pages_.shards(); }
+
+  /// Deals the pages out to `num_shards` shards. Who holds what, what is cached and the order of
+  /// eviction stay. O(pages), unless there are that many shards already.
+  ///
+  /// Throws `std::invalid_argument` unless `num_shards >= 1` divides `num_pages()`.
+  void set_num_shards(std::int32_t num_shards);
 
   /// Pages whose content can be found, held or free, duplicates included.
   PageId num_cached_pages() const { return index_.num_pages(); }
@@ -51,9 +65,22 @@ class PagePool {
   /// True iff the content of `page` can be found. Throws `std::out_of_range` for a foreign page.
   bool is_cached(PageId page) const;
 
-  /// Fills `out` with the coldest free pages, each held once; their old content is forgotten.
-  /// Returns false and does nothing if fewer than `out.size()` pages are free.
-  [[nodiscard]] bool allocate(std::span<PageId> out);
+  /// The digest of the content of a cached page. Throws `std::out_of_range` for a foreign page,
+  /// `std::invalid_argument` for one that is not cached.
+  const PageHash& digest(PageId page) const;
+
+  /// The group of a cached page, `kNoGroup` of others. Throws `std::out_of_range` for a foreign
+  /// page.
+  GroupId group(PageId page) const;
+
+  /// The free pages, those first that are evicted first. O(free pages).
+  std::vector<PageId> free_pages() const { return free_pages_.in_order(); }
+
+  /// Fills `out` with the coldest free pages of `shard`, each held once; their old content is
+  /// forgotten. Returns false and does nothing if fewer than `out.size()` pages are free there.
+  ///
+  /// Throws `std::out_of_range` for a foreign shard.
+  [[nodiscard]] bool allocate(std::span<PageId> out, ShardId shard = kAnyShard);
 
   /// Holds each page of `pages` once more, taking it out of the free queue if it was free.
   ///
@@ -66,8 +93,11 @@ class PagePool {
   /// page that nobody holds.
   void free(std::span<const PageId> pages);
 
-  /// The oldest page whose content has this digest in `group`, or `kNoPage`.
-  PageId find(const PageHash& hash, GroupId group) const { return index_.find(hash, group); }
+  /// The oldest page of `shard` whose content has this digest in `group`, or `kNoPage`.
+  PageId find(const PageHash& hash, GroupId group, ShardId shard = kAnyShard) const {
+    if (shard == kAnyShard) return index_.find(hash, group);
+    return index_.find(hash, group, shards().pages_of(shard));
+  }
 
   /// Makes the content of a held page findable.
   ///
@@ -85,9 +115,10 @@ class PagePool {
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
   void check_page(const char* operation, PageId page) const;
+  void check_shard(const char* operation, ShardId shard) const;
 
   std::vector<Page> pages_;
-  FreeQueue free_queue_;
+  FreePages free_pages_;
   PrefixIndex index_;
   std::int64_t num_evictions_ = 0;
 };

@@ -7,6 +7,7 @@
 
 #include "pagedkv/hash/page_hash.h"
 #include "pagedkv/pool/page.h"
+#include "pagedkv/pool/page_shards.h"
 #include "pagedkv/types.h"
 
 namespace pagedkv {
@@ -34,6 +35,9 @@ class PrefixIndex {
 
   /// The oldest page with this key, or `kNoPage`.
   PageId find(const PageHash& hash, GroupId group) const;
+
+  /// The oldest page with this key among `range`, or `kNoPage`. O(pages with this key).
+  PageId find(const PageHash& hash, GroupId group, PageRange range) const;
 
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
   /// not cached, and `group >= 0`.
