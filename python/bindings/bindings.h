@@ -11,6 +11,7 @@ using namespace nb::literals;
 void bind_spec(nb::module_& m);
 void bind_extra_keys(nb::module_& m);
 void bind_pool(nb::module_& m);
+void bind_cache_pages(nb::module_& m);
 void bind_request(nb::module_& m);
 void bind_hash(nb::module_& m);
 void bind_manager(nb::module_& m);

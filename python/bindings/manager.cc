@@ -4,102 +4,17 @@
 
 #include <optional>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "arrays.h"
 #include "bindings.h"
-#include "gil.h"
+#include "owning_manager.h"
 #include "pagedkv/batch/batch_tables.h"
 #include "pagedkv/error.h"
-#include "pagedkv/manager/cache_manager.h"
 
 namespace pagedkv {
 namespace {
-
-/// The core's manager, and a Python reference to each request that holds pages of it: the core
-/// keeps plain pointers to them.
-///
-/// Hashing and matching long prompts go on without Python's lock. Meanwhile nothing changes but the
-/// digests of that one request and scratch memory, so counters and tables may be read; all that
-/// would change the manager or the request is refused.
-class OwningManager {
- public:
-  OwningManager(PageId num_pages, const std::vector<CacheGroupSpec>& kv_cache_groups,
-                std::int32_t max_model_len, const CacheManagerOptions& options)
-      : core_(num_pages, kv_cache_groups, max_model_len, options) {}
-
-  const CacheManager& core() const { return core_; }
-
-  std::int32_t match(Request& request) {
-    const Use use(*this, request, "CacheManager.match");
-    return without_gil_if_long(request.num_tokens() / core_.hash_page_size(),
-                               [&] { return core_.match(request); });
-  }
-
-  bool allocate(Request& request, std::int32_t num_new_tokens, std::int32_t num_cached_tokens,
-                std::int32_t num_lookahead_tokens) {
-    const Use use(*this, request, "CacheManager.allocate");
-    if (num_cached_tokens > 0) hash(request);
-    const bool is_new = !request.is_allocated();
-    const bool done =
-        core_.allocate(request, num_new_tokens, num_cached_tokens, num_lookahead_tokens);
-    if (done && is_new) held_.emplace(&request, nb::find(request));
-    return done;
-  }
-
-  void commit(Request& request, std::int32_t num_computed_tokens) {
-    const Use use(*this, request, "CacheManager.commit");
-    hash(request);
-    core_.commit(request, num_computed_tokens);
-  }
-
-  bool reset_prefix_cache() {
-    const ExclusiveUse use(use_flag_, "CacheManager.reset_prefix_cache", "manager");
-    return core_.reset_prefix_cache();
-  }
-
-  void free(Request& request) {
-    const Use use(*this, request, "CacheManager.free");
-    core_.free(request);
-    held_.erase(&request);
-  }
-
-  // For Python's cycle collector: a subclass of Request may refer back to the manager.
-  int traverse(visitproc visit, void* arg) {
-    for (const auto& [request, object] : held_) Py_VISIT(object.ptr());
-    return 0;
-  }
-
-  void clear() {
-    for (const auto& [request, object] : held_) core_.free(*request);
-    std::exchange(held_, {});
-  }
-
- private:
-  struct Use {
-    Use(OwningManager& self, Request& request, std::string_view operation)
-        : manager(self.use_flag_, operation, "manager"),
-          request(request.use_flag(), operation, "request") {}
-    ExclusiveUse manager;
-    ExclusiveUse request;
-  };
-
-  // What the core would hash under Python's lock, if it is long.
-  void hash(Request& request) {
-    if (!core_.enable_caching()) return;
-    const std::int64_t num_pages =
-        request.num_pages_to_hash(core_.hash_page_size(), core_.hasher());
-    if (num_pages < kMinPagesWithoutGil) return;
-    without_gil_if_long(num_pages,
-                        [&] { request.page_hashes(core_.hash_page_size(), core_.hasher()); });
-  }
-
-  UseFlag use_flag_;
-  std::unordered_map<Request*, nb::object> held_;
-  CacheManager core_;  // after held_: it lets go of the requests before they are released
-};
 
 int traverse_manager(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
@@ -142,19 +57,39 @@ Int32Array slot_mapping(const OwningManager& manager, const Requests& requests,
 
 void bind_life_of_a_request(nb::class_<OwningManager>& manager) {
   manager
-      .def("match", &OwningManager::match, "request"_a, R"doc(
+      .def(
+          "match",
+          [](OwningManager& self, Request& request, std::optional<ShardId> dp_shard) {
+            return self.match(request, dp_shard.value_or(kAnyShard));
+          },
+          "request"_a, nb::kw_only(), "dp_shard"_a = nb::none(), R"doc(
 Tokens of the longest prefix of ``request`` that is cached in every group, as far as each needs it.
 
 A multiple of ``prefix_unit``, and less than ``request.num_tokens``: one token is left to compute the
 next from. 0 for a request that holds pages. Holds nothing: the pages may go until ``allocate``.
 Long prompts are hashed and looked up without Python's lock.
 
+Args:
+  request: Holds no pages yet.
+  dp_shard: Only pages of this data-parallel shard count; all do if None.
+
 Raises:
   ValueError: If the request has extra keys that the hash algorithm does not take.
+  IndexError: If ``dp_shard`` is not a shard.
   RuntimeError: If another thread uses the manager or the request.
 )doc")
-      .def("allocate", &OwningManager::allocate, "request"_a, "num_new_tokens"_a, nb::kw_only(),
-           "num_cached_tokens"_a = 0, "num_lookahead_tokens"_a = 0, R"doc(
+      .def(
+          "allocate",
+          [](OwningManager& self, Request& request, std::int32_t num_new_tokens,
+             std::int32_t num_cached_tokens, std::int32_t num_lookahead_tokens,
+             std::optional<ShardId> dp_shard) {
+            return self.allocate(request, {.num_new_tokens = num_new_tokens,
+                                           .num_cached_tokens = num_cached_tokens,
+                                           .num_lookahead_tokens = num_lookahead_tokens,
+                                           .shard = dp_shard.value_or(kAnyShard)});
+          },
+          "request"_a, "num_new_tokens"_a, nb::kw_only(), "num_cached_tokens"_a = 0,
+          "num_lookahead_tokens"_a = 0, "dp_shard"_a = nb::none(), R"doc(
 Makes room for ``num_new_tokens`` tokens after those computed, and for draft tokens after those.
 
 Pages that a group needs no more are given back first: those a sliding window has left behind, those
@@ -171,6 +106,8 @@ Args:
     as well. 0 for a request that holds pages.
   num_lookahead_tokens: Draft tokens, which the request need not have yet, as far as
     ``max_model_len`` allows.
+  dp_shard: Where new pages come from; anywhere if None. A request stays in the shard that its
+    pages are in, whatever is given here.
 
 Returns:
   False if too few pages are free: then nothing is done.
@@ -178,6 +115,7 @@ Returns:
 Raises:
   ValueError: If a count is out of range, if the prefix is no longer cached, or if the request
     holds pages of another manager.
+  IndexError: If ``dp_shard`` is not a shard.
 )doc")
       .def("commit", &OwningManager::commit, "request"_a, "num_computed_tokens"_a, R"doc(
 Says that the K/V of the first ``num_computed_tokens`` tokens is in the pages.
@@ -279,6 +217,10 @@ void bind_state(nb::class_<OwningManager>& manager) {
       .def_prop_ro(
           "num_evictions", [=](const OwningManager& m) { return pool(m).num_evictions(); },
           "Times a page lost its content because it was handed out again.")
+      .def_prop_ro(
+          "data_parallel_size", [=](const OwningManager& m) { return pool(m).shards().size(); },
+          "Shards of the pool: contiguous ranges of page ids of equal size.")
+      .def_prop_ro("page_pool", &OwningManager::pool, "The pool, to look at.")
       .def_prop_ro("num_groups", [](const OwningManager& m) { return m.core().num_groups(); })
       .def_prop_ro(
           "num_requests", [](const OwningManager& m) { return m.core().num_requests(); },
@@ -344,18 +286,22 @@ tables may be read at any time. Deterministic: the same calls give the same page
       [](OwningManager* self, PageId num_pages, const std::vector<CacheGroupSpec>& kv_cache_groups,
          std::int32_t max_model_len, bool enable_caching, bool use_eagle,
          std::string_view hash_algorithm, std::optional<std::string_view> hash_seed,
-         std::optional<std::int32_t> hash_page_size) {
+         std::optional<std::int32_t> hash_page_size, std::int32_t data_parallel_size,
+         bool as_easydel) {
         const PageHasher hasher(hash_algorithm_named(hash_algorithm),
                                 hash_seed.value_or(kDefaultHashSeed));
         new (self) OwningManager(num_pages, kv_cache_groups, max_model_len,
                                  {.enable_caching = enable_caching,
                                   .use_eagle = use_eagle,
                                   .hasher = hasher,
-                                  .hash_page_size = hash_page_size});
+                                  .hash_page_size = hash_page_size,
+                                  .num_shards = data_parallel_size,
+                                  .as_easydel = as_easydel});
       },
       "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
       "use_eagle"_a = false, nb::kw_only(), "hash_algorithm"_a = "sha256_cbor",
-      "hash_seed"_a = nb::none(), "hash_page_size"_a = nb::none(), R"doc(
+      "hash_seed"_a = nb::none(), "hash_page_size"_a = nb::none(),
+      "data_parallel_size"_a = 1, "as_easydel"_a = false, R"doc(
 Makes an empty cache.
 
 Args:
@@ -370,9 +316,11 @@ Args:
   hash_seed: Caches with different seeds share nothing. vLLM's default if None.
   hash_page_size: Tokens of the pages that requests are hashed in. If None, the largest that divides
     every group's page size.
+  data_parallel_size: Shards of the pool: contiguous ranges of page ids of equal size.
+  as_easydel: Give the same pages as EasyDeL 0.3.0, one by one, also where that is more than needed.
 
 Raises:
-  ValueError: If a size is below 1, there are no groups, ``hash_page_size`` does not divide every
+  ValueError: If a size is below 1, ``data_parallel_size`` does not divide ``num_pages``, there are no groups, ``hash_page_size`` does not divide every
     group's page size, slots (``num_pages * page_size``) do not fit in int32, or the algorithm is
     unknown.
 
@@ -393,6 +341,7 @@ Example:
   bind_life_of_a_request(manager);
   bind_arrays(manager);
   bind_state(manager);
+  bind_scheduler_calls(manager);
 }
 
 }  // namespace pagedkv

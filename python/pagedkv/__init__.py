@@ -10,6 +10,7 @@ from pagedkv._core import AttentionSpec as AttentionSpec
 from pagedkv._core import CacheGroupsConfig as CacheGroupsConfig
 from pagedkv._core import CacheGroupSpec as CacheGroupSpec
 from pagedkv._core import CacheManager as CacheManager
+from pagedkv._core import CachePages as CachePages
 from pagedkv._core import CacheSpec as CacheSpec
 from pagedkv._core import ChunkedLocalAttentionSpec as ChunkedLocalAttentionSpec
 from pagedkv._core import CrossAttentionSpec as CrossAttentionSpec

@@ -610,6 +610,80 @@ class PromptEmbeds:
 
     def __repr__(self) -> str: ...
 
+class PagePoolView:
+    """The pool of a `CacheManager`, to look at: only the manager changes it."""
+
+    @property
+    def num_pages(self) -> int:
+        """All pages, the null page among them."""
+
+    @property
+    def num_free_pages(self) -> int: ...
+
+    @property
+    def num_cached_pages(self) -> int:
+        """Pages whose content can be found, held or free, duplicates included."""
+
+    @property
+    def num_cached_keys(self) -> int:
+        """Distinct (digest, group) keys among the cached pages."""
+
+    @property
+    def num_evictions(self) -> int:
+        """Times a page lost its content because it was handed out again."""
+
+    @property
+    def num_shards(self) -> int:
+        """Data-parallel shards: contiguous ranges of page ids of equal size."""
+
+    def free_pages(self) -> NDArray[numpy.int32]:
+        """
+        The free pages, int32, shape ``[num_free_pages]``: those first that are evicted first.
+        """
+
+    def ref_count(self, page: int) -> int:
+        """
+        How many requests hold ``page``.
+
+        Raises:
+          IndexError: If ``page`` is not in ``[0, num_pages)``.
+        """
+
+    def is_cached(self, page: int) -> bool:
+        """
+        Whether the content of ``page`` can be found.
+
+        Raises:
+          IndexError: If ``page`` is not in ``[0, num_pages)``.
+        """
+
+    def digest(self, page: int) -> tuple[bytes, int] | None:
+        """
+        What the content of ``page`` is found by: its digest, padded with zeros to 32 bytes, and its group;
+        None if it cannot be found.
+
+        Raises:
+          IndexError: If ``page`` is not in ``[0, num_pages)``.
+        """
+
+    def find(self, digest: bytes, group: int = 0, shard: int | None = None) -> int | None:
+        """
+        The oldest page whose content has this digest in ``group``, or None. With ``shard``, only its pages
+        count.
+
+        Raises:
+          ValueError: If ``digest`` is not 16 or 32 bytes.
+          IndexError: If ``shard`` is not a shard.
+        """
+
+    def check_invariants(self) -> None:
+        """Raises RuntimeError naming what does not hold. For tests."""
+
+    def __eq__(self, other: object | None) -> bool:
+        """Whether it is the same pool."""
+
+    def __hash__(self) -> int: ...
+
 class PagePool:
     """
     Who holds which page, which pages are free, and what the cached ones contain.
@@ -646,6 +720,15 @@ class PagePool:
     def num_evictions(self) -> int:
         """Times a page lost its content because it was handed out again."""
 
+    @property
+    def num_shards(self) -> int:
+        """Data-parallel shards: contiguous ranges of page ids of equal size."""
+
+    def free_pages(self) -> NDArray[numpy.int32]:
+        """
+        The free pages, int32, shape ``[num_free_pages]``: those first that are evicted first.
+        """
+
     def ref_count(self, page: int) -> int:
         """
         How many requests hold ``page``.
@@ -662,15 +745,39 @@ class PagePool:
           IndexError: If ``page`` is not in ``[0, num_pages)``.
         """
 
-    def allocate(self, count: int) -> NDArray[numpy.int32] | None:
+    def digest(self, page: int) -> tuple[bytes, int] | None:
         """
-        Takes the ``count`` coldest free pages, each held once; their old content is forgotten.
+        What the content of ``page`` is found by: its digest, padded with zeros to 32 bytes, and its group;
+        None if it cannot be found.
+
+        Raises:
+          IndexError: If ``page`` is not in ``[0, num_pages)``.
+        """
+
+    def find(self, digest: bytes, group: int = 0, shard: int | None = None) -> int | None:
+        """
+        The oldest page whose content has this digest in ``group``, or None. With ``shard``, only its pages
+        count.
+
+        Raises:
+          ValueError: If ``digest`` is not 16 or 32 bytes.
+          IndexError: If ``shard`` is not a shard.
+        """
+
+    def check_invariants(self) -> None:
+        """Raises RuntimeError naming what does not hold. For tests."""
+
+    def allocate(self, count: int, shard: int | None = None) -> NDArray[numpy.int32] | None:
+        """
+        Takes the ``count`` coldest free pages, each held once; their old content is forgotten. With
+        ``shard``, only its pages count.
 
         Returns:
           int32, shape ``[count]``, or None if fewer pages are free: then nothing is done.
 
         Raises:
           ValueError: If ``count`` is negative.
+          IndexError: If ``shard`` is not a shard.
 
         Example:
 
@@ -703,14 +810,6 @@ class PagePool:
           ValueError: If a page is not held that many times.
         """
 
-    def find(self, digest: bytes, group: int = 0) -> int | None:
-        """
-        The oldest page whose content has this digest in ``group``, or None.
-
-        Raises:
-          ValueError: If ``digest`` is not 16 or 32 bytes.
-        """
-
     def cache(self, page: int, digest: bytes, group: int = 0) -> None:
         """
         Makes the content of a held page findable.
@@ -726,8 +825,54 @@ class PagePool:
         Forgets the content of every page. Returns False and does nothing while one is held.
         """
 
-    def check_invariants(self) -> None:
-        """Raises RuntimeError naming what does not hold. For tests."""
+    def set_num_shards(self, num_shards: int) -> None:
+        """
+        Deals the pages out to data-parallel shards. Who holds what, what is cached and the order of eviction
+        stay.
+
+        Raises:
+          ValueError: Unless ``num_shards`` is at least 1 and divides ``num_pages``.
+        """
+
+class CachePages:
+    """
+    Pages of one request, a list a group, as the calls of `CacheManager` that schedulers make hand them
+    around.
+
+    Only ids are kept; an object a page is made when ``pages`` is read.
+    """
+
+    def __init__(self, pages: tuple) -> None:
+        """Wraps a tuple of lists of pages, one a group."""
+
+    @property
+    def pages(self) -> tuple:
+        """The pages: a tuple of lists of `CachePage`, one a group."""
+
+    def get_page_ids(self) -> tuple:
+        """
+        The ids of the pages: a fresh tuple of lists of int, one a group. 0, the null page, where a group
+        needs none.
+        """
+
+    def get_unhashed_page_ids(self) -> list:
+        """
+        The ids of the pages that have no hash: they cannot be found yet.
+
+        Raises:
+          ValueError: If there is more than one group.
+        """
+
+    def new_empty(self) -> CachePages:
+        """Empty lists, as many as there are here."""
+
+    def __add__(self, other: CachePages) -> CachePages:
+        """The pages of both, group by group."""
+
+    def __eq__(self, other: object | None) -> bool:
+        """Whether the pages are the same."""
+
+    def __repr__(self) -> str: ...
 
 class Request:
     """
@@ -987,7 +1132,7 @@ class CacheManager:
     ``allocate`` that returns False, leave everything as it was.
     """
 
-    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None) -> None:
+    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None, data_parallel_size: int = 1, as_easydel: bool = False) -> None:
         """
         Makes an empty cache.
 
@@ -1003,9 +1148,11 @@ class CacheManager:
           hash_seed: Caches with different seeds share nothing. vLLM's default if None.
           hash_page_size: Tokens of the pages that requests are hashed in. If None, the largest that divides
             every group's page size.
+          data_parallel_size: Shards of the pool: contiguous ranges of page ids of equal size.
+          as_easydel: Give the same pages as EasyDeL 0.3.0, one by one, also where that is more than needed.
 
         Raises:
-          ValueError: If a size is below 1, there are no groups, ``hash_page_size`` does not divide every
+          ValueError: If a size is below 1, ``data_parallel_size`` does not divide ``num_pages``, there are no groups, ``hash_page_size`` does not divide every
             group's page size, slots (``num_pages * page_size``) do not fit in int32, or the algorithm is
             unknown.
 
@@ -1024,7 +1171,7 @@ class CacheManager:
             (True, [1, 2, 4])
         """
 
-    def match(self, request: Request) -> int:
+    def match(self, request: Request, *, dp_shard: int | None = None) -> int:
         """
         Tokens of the longest prefix of ``request`` that is cached in every group, as far as each needs it.
 
@@ -1032,12 +1179,17 @@ class CacheManager:
         next from. 0 for a request that holds pages. Holds nothing: the pages may go until ``allocate``.
         Long prompts are hashed and looked up without Python's lock.
 
+        Args:
+          request: Holds no pages yet.
+          dp_shard: Only pages of this data-parallel shard count; all do if None.
+
         Raises:
           ValueError: If the request has extra keys that the hash algorithm does not take.
+          IndexError: If ``dp_shard`` is not a shard.
           RuntimeError: If another thread uses the manager or the request.
         """
 
-    def allocate(self, request: Request, num_new_tokens: int, *, num_cached_tokens: int = 0, num_lookahead_tokens: int = 0) -> bool:
+    def allocate(self, request: Request, num_new_tokens: int, *, num_cached_tokens: int = 0, num_lookahead_tokens: int = 0, dp_shard: int | None = None) -> bool:
         """
         Makes room for ``num_new_tokens`` tokens after those computed, and for draft tokens after those.
 
@@ -1055,6 +1207,8 @@ class CacheManager:
             as well. 0 for a request that holds pages.
           num_lookahead_tokens: Draft tokens, which the request need not have yet, as far as
             ``max_model_len`` allows.
+          dp_shard: Where new pages come from; anywhere if None. A request stays in the shard that its
+            pages are in, whatever is given here.
 
         Returns:
           False if too few pages are free: then nothing is done.
@@ -1062,6 +1216,7 @@ class CacheManager:
         Raises:
           ValueError: If a count is out of range, if the prefix is no longer cached, or if the request
             holds pages of another manager.
+          IndexError: If ``dp_shard`` is not a shard.
         """
 
     def commit(self, request: Request, num_computed_tokens: int) -> None:
@@ -1075,12 +1230,19 @@ class CacheManager:
           ValueError: If the request holds no pages, has no room for that many tokens, or has more computed.
         """
 
+    @overload
     def free(self, request: Request) -> None:
         """
         Gives all pages of ``request`` back; its last page is evicted first.
 
         Raises:
           ValueError: If the request holds no pages: freed twice, or never allocated.
+        """
+
+    @overload
+    def free(self, request: object) -> None:
+        """
+        Gives all pages of a scheduler's own request back. Does nothing if it holds none.
         """
 
     def page_ids(self, request: Request, group: int = 0) -> NDArray[numpy.int32]:
@@ -1158,6 +1320,14 @@ class CacheManager:
         """Times a page lost its content because it was handed out again."""
 
     @property
+    def data_parallel_size(self) -> int:
+        """Shards of the pool: contiguous ranges of page ids of equal size."""
+
+    @property
+    def page_pool(self) -> PagePoolView:
+        """The pool, to look at."""
+
+    @property
     def num_groups(self) -> int: ...
 
     @property
@@ -1210,3 +1380,85 @@ class CacheManager:
 
     def check_invariants(self) -> None:
         """Raises RuntimeError naming what does not hold. For tests."""
+
+    def get_computed_pages(self, request: object, *, dp_shard_hint: int | None = None, data_parallel_size: int | None = None) -> tuple[CachePages, int]:
+        """
+        The longest prefix of a scheduler's own request that is cached, and how many tokens it has.
+
+        Like ``match``, for request objects of any class. What is read of them: ``request_id``,
+        ``num_tokens``, ``all_token_ids`` by slices (only what is new), and if they have them
+        ``sampling_params.prompt_logprobs``, ``has_vision`` with ``mm_features``, ``cache_salt``,
+        ``lora_request``.
+
+        Args:
+          request: Anything with those attributes.
+          dp_shard_hint: Only pages of this data-parallel shard count.
+          data_parallel_size: Shards of the pool. Without effect if it does not divide ``num_pages``.
+
+        Returns:
+          The pages and their tokens, fewer than ``num_tokens``. None and 0 if caching is off, or if the
+          request wants log-probabilities of its prompt.
+
+        Raises:
+          AttributeError, TypeError, ValueError: If an attribute is missing or is not what it should be.
+        """
+
+    def allocate_slots(self, request: object, num_new_tokens: int, num_new_computed_tokens: int = 0, new_computed_pages: CachePages | None = None, num_lookahead_tokens: int = 0, delay_cache_pages: bool = False, dp_shard_hint: int | None = None, data_parallel_size: int | None = None) -> CachePages | None:
+        """
+        Makes room for the next tokens of a scheduler's own request, and says where.
+
+        Room for tokens past ``max_model_len`` is not made. Pages that get full are found by others from now
+        on: run the step before any step that reads them.
+
+        Args:
+          request: As in ``get_computed_pages``, with ``num_computed_tokens``.
+          num_new_tokens: At least 1; need not be known yet.
+          num_new_computed_tokens: Of a request without pages: what ``get_computed_pages`` said, or tokens
+            that somebody else computes.
+          new_computed_pages: The pages that go with them, from the cache.
+          num_lookahead_tokens: Draft tokens after the new ones.
+          delay_cache_pages: Let ``cache_pages`` show the pages to others, later.
+          dp_shard_hint: Where new pages come from, if the request has none in another shard.
+          data_parallel_size: As in ``get_computed_pages``.
+
+        Returns:
+          The new pages alone, or None if too few are free: then nothing has happened but that pages the
+          request needs no more were given back.
+
+        Raises:
+          ValueError: If a count is out of range, or ``new_computed_pages`` are not a prefix of the request
+            (any more).
+          AttributeError, TypeError: If an attribute is missing or is not what it should be.
+        """
+
+    def cache_pages(self, request: object, num_computed_tokens: int) -> None:
+        """
+        Lets others find the pages that the first ``num_computed_tokens`` tokens of a scheduler's own request
+        fill.
+
+        Raises:
+          ValueError: If the request holds no pages, or has no room for that many tokens, or not as many.
+        """
+
+    def free_page_hashes(self, request: object) -> None:
+        """
+        Forgets what is known of a scheduler's own request, once it has finished.
+        """
+
+    def get_page_ids(self, request_id: str) -> tuple:
+        """
+        The pages of a request: a tuple of lists, one a group; empty ones if it holds none.
+        """
+
+    def get_num_common_prefix_pages(self, request: object, num_scheduled_requests: int) -> list:
+        """
+        How many leading pages of the request are held by that many requests, for each group.
+
+        0 for groups that do not read their whole prefix, and if caching is off.
+
+        Raises:
+          ValueError: If the request has a ``status`` that is not RUNNING, or the number is below 1.
+        """
+
+    def create_empty_page_list(self) -> CachePages:
+        """Empty lists of pages, one a group."""

@@ -1,0 +1,154 @@
+#include "cache_pages.h"
+
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "arrays.h"
+#include "pagedkv/error.h"
+
+namespace pagedkv {
+namespace {
+
+nb::list list_of(std::span<const PageId> ids) {
+  nb::list out;
+  for (const PageId id : ids) out.append(nb::int_(id));
+  return out;
+}
+
+CachePages sum(CachePages& left, CachePages& right) {
+  const std::size_t num_groups = std::min(left.num_groups(), right.num_groups());
+  if (left.pool().pool != right.pool().pool || !left.is_made_of_ids()) {
+    nb::list groups;
+    for (std::size_t group = 0; group < num_groups; ++group) {
+      groups.append(left.pages()[group] + right.pages()[group]);
+    }
+    return CachePages(nb::tuple(groups));
+  }
+  std::vector<std::vector<PageId>> joined(num_groups);
+  std::vector<std::span<const PageId>> groups;
+  for (std::size_t group = 0; group < num_groups; ++group) {
+    for (const CachePages* part : {&left, &right}) {
+      const auto ids = part->ids(group);
+      joined[group].insert(joined[group].end(), ids.begin(), ids.end());
+    }
+    groups.emplace_back(joined[group]);
+  }
+  return {left.pool(), groups};
+}
+
+}  // namespace
+
+CachePages::CachePages(PagePoolView pool, const std::vector<std::span<const PageId>>& groups)
+    : pool_(std::move(pool)) {
+  ends_.reserve(groups.size());
+  for (const auto& ids : groups) {
+    ids_.insert(ids_.end(), ids.begin(), ids.end());
+    ends_.push_back(ids_.size());
+  }
+}
+
+bool CachePages::is_empty() const {
+  if (is_made_of_ids()) return ids_.empty();
+  return std::ranges::all_of(pages_, [](nb::handle group) { return nb::len(group) == 0; });
+}
+
+nb::tuple CachePages::page_ids() const {
+  nb::list groups;
+  if (is_made_of_ids()) {
+    for (std::size_t group = 0; group < ends_.size(); ++group) groups.append(list_of(ids(group)));
+  } else {
+    for (nb::handle pages : pages_) {
+      nb::list ids;
+      for (nb::handle page : pages) ids.append(page.attr("page_id"));
+      groups.append(ids);
+    }
+  }
+  return nb::tuple(groups);
+}
+
+GroupPages CachePages::rows(const char* operation) const {
+  GroupPages rows;
+  if (is_made_of_ids()) {
+    for (std::size_t group = 0; group < ends_.size(); ++group) {
+      rows.emplace_back(ids(group).begin(), ids(group).end());
+    }
+  } else {
+    for (nb::handle group : page_ids()) {
+      rows.push_back(int32_values(group, operation, "page ids"));
+    }
+  }
+  return rows;
+}
+
+nb::tuple CachePages::pages() {
+  if (!pages_.is_valid()) {
+    pages_ = nb::tuple(
+        nb::module_::import_("pagedkv.pages").attr("pooled_pages")(pool_, page_ids()));
+  }
+  return pages_;
+}
+
+void bind_cache_pages(nb::module_& m) {
+  nb::class_<CachePages>(m, "CachePages", R"doc(
+Pages of one request, a list a group, as the calls of `CacheManager` that schedulers make hand them
+around.
+
+Only ids are kept; an object a page is made when ``pages`` is read.
+)doc")
+      .def(nb::init<nb::tuple>(), "pages"_a, "Wraps a tuple of lists of pages, one a group.")
+      .def_prop_ro("pages", &CachePages::pages,
+                   "The pages: a tuple of lists of `CachePage`, one a group.")
+      .def("get_page_ids", &CachePages::page_ids, R"doc(
+The ids of the pages: a fresh tuple of lists of int, one a group. 0, the null page, where a group
+needs none.
+)doc")
+      .def(
+          "get_unhashed_page_ids",
+          [](CachePages& self) {
+            if (self.num_groups() != 1) {
+              throw_value_error("CachePages.get_unhashed_page_ids",
+                                "only for one group of layers, these are pages of ",
+                                self.num_groups());
+            }
+            nb::list ids;
+            for (nb::handle page : nb::list(self.pages()[0])) {
+              if (page.attr("page_hash").is_none()) ids.append(page.attr("page_id"));
+            }
+            return ids;
+          },
+          R"doc(
+The ids of the pages that have no hash: they cannot be found yet.
+
+Raises:
+  ValueError: If there is more than one group.
+)doc")
+      .def(
+          "new_empty",
+          [](const CachePages& self) {
+            nb::list groups;
+            for (std::size_t i = 0; i < self.num_groups(); ++i) groups.append(nb::list());
+            return CachePages(nb::tuple(groups));
+          },
+          "Empty lists, as many as there are here.")
+      .def("__add__", &sum, "other"_a, "The pages of both, group by group.")
+      .def(
+          "__eq__",
+          [](CachePages& self, nb::handle other) {
+            if (!nb::isinstance<CachePages>(other)) return false;
+            auto& right = nb::cast<CachePages&>(other);
+            if (self.pool().pool != right.pool().pool || !self.is_made_of_ids()) {
+              return self.pages().equal(right.pages());
+            }
+            return self.rows("CachePages") == right.rows("CachePages");
+          },
+          "other"_a.none(), "Whether the pages are the same.")
+      .def("__repr__", [](const CachePages& self) {
+        return std::string("CachePages(") + nb::repr(self.page_ids()).c_str() + ")";
+      });
+}
+
+}  // namespace pagedkv

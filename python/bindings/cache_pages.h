@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "bindings.h"
+#include "pagedkv/manager/coordinator.h"
+#include "pool.h"
+
+namespace pagedkv {
+
+/// Pages of one request, a list a group, as schedulers pass them around: the ids alone. Python
+/// objects of the pages are made when somebody asks for them.
+///
+/// May instead hold what its maker gave: a tuple of lists of anything.
+class CachePages {
+ public:
+  /// Takes the rows of `groups` from `begin[group]` on.
+  CachePages(PagePoolView pool, const std::vector<std::span<const PageId>>& groups);
+
+  explicit CachePages(nb::tuple pages) : pages_(std::move(pages)) {}
+
+  std::size_t num_groups() const { return is_made_of_ids() ? ends_.size() : nb::len(pages_); }
+
+  /// A fresh tuple of lists of int. Of given pages, their `page_id`.
+  nb::tuple page_ids() const;
+
+  /// The ids, of given pages their `page_id`, as rows. Throws TypeError if those are not integers.
+  GroupPages rows(const char* operation) const;
+
+  /// The tuple of lists of pages: always the same one.
+  nb::tuple pages();
+
+  bool is_made_of_ids() const { return pool_.pool != nullptr; }
+
+  /// No pages in any group.
+  bool is_empty() const;
+
+  /// Of the pool that the ids are in; null if not made of ids.
+  const PagePoolView& pool() const { return pool_; }
+
+  /// Of a group, if made of ids.
+  std::span<const PageId> ids(std::size_t group) const {
+    const std::size_t begin = group == 0 ? 0 : ends_[group - 1];
+    return std::span(ids_).subspan(begin, ends_[group] - begin);
+  }
+
+ private:
+  PagePoolView pool_;
+  std::vector<PageId> ids_;
+  std::vector<std::size_t> ends_;  // of each group in ids_
+  nb::tuple pages_ = nb::steal<nb::tuple>(nullptr);
+};
+
+}  // namespace pagedkv

@@ -1,0 +1,171 @@
+#include "named_requests.h"
+
+#include <algorithm>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "arrays.h"
+#include "pagedkv/error.h"
+#include "pagedkv/math.h"
+
+namespace pagedkv {
+namespace {
+
+nb::object attribute(nb::handle object, PyObject* name) {
+  PyObject* value = PyObject_GetAttr(object.ptr(), name);
+  if (value == nullptr) nb::raise_python_error();
+  return nb::steal(value);
+}
+
+std::vector<TokenId> tokens_of(nb::handle object, std::int32_t begin, std::int32_t end,
+                               const char* operation) {
+  const nb::object all = attribute(object, AttributeNames::get().all_token_ids);
+  const nb::object slice = nb::steal(
+      PySlice_New(nb::int_(begin).ptr(), nb::int_(end).ptr(), nullptr));
+  if (!slice.is_valid()) nb::raise_python_error();
+  const nb::object part = nb::steal(PyObject_GetItem(all.ptr(), slice.ptr()));
+  if (!part.is_valid()) nb::raise_python_error();
+  std::vector<TokenId> tokens = int32_values(part, operation, "all_token_ids");
+  if (std::ssize(tokens) != end - begin) {
+    throw_value_error(operation, "all_token_ids[", begin, ":", end, "] has ", tokens.size(),
+                      " tokens, num_tokens says there are more");
+  }
+  return tokens;
+}
+
+std::string text_of(nb::handle object, PyObject* name, const char* fallback) {
+  PyObject* value = PyObject_GetAttr(object.ptr(), name);
+  if (value == nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) nb::raise_python_error();
+    PyErr_Clear();
+    return fallback;
+  }
+  return nb::str(nb::steal(value)).c_str();
+}
+
+nb::object optional_attribute(nb::handle object, PyObject* name) {
+  return nb::getattr(object, nb::handle(name), nb::none());
+}
+
+std::optional<LoraKey> lora_of(nb::handle object) {
+  const AttributeNames& names = AttributeNames::get();
+  const nb::object lora = optional_attribute(object, names.lora_request);
+  if (lora.is_none()) return std::nullopt;
+  return LoraKey{text_of(lora, names.lora_name, ""), text_of(lora, names.lora_path, "")};
+}
+
+// What besides the tokens decides the content of the first `num_tokens` of them. Images are named
+// by hash, but not where they are, so all of a prompt's pages are about all of them.
+ExtraKeys extra_keys_of(nb::handle object, std::int32_t num_tokens) {
+  const AttributeNames& names = AttributeNames::get();
+  std::vector<MultimodalItem> items;
+  const nb::object has_vision = optional_attribute(object, names.has_vision);
+  const nb::object features = optional_attribute(object, names.mm_features);
+  if (num_tokens > 0 && PyObject_IsTrue(has_vision.ptr()) == 1 && !features.is_none()) {
+    for (nb::handle feature : features) {
+      const std::string name =
+          text_of(feature, names.modality, "mm") + ":" + text_of(feature, names.mm_hash, "");
+      items.push_back({name, 0, num_tokens});
+    }
+  }
+  std::optional<std::string> salt;
+  if (!optional_attribute(object, names.cache_salt).is_none()) {
+    salt = text_of(object, names.cache_salt, "");
+  }
+  return ExtraKeys(lora_of(object), std::move(items), std::move(salt));
+}
+
+}  // namespace
+
+const AttributeNames& AttributeNames::get() {
+  static const AttributeNames names;
+  return names;
+}
+
+std::int32_t int32_attribute(nb::handle object, PyObject* name, const char* operation) {
+  nb::object value = attribute(object, name);
+  if (!PyLong_CheckExact(value.ptr())) {
+    value = nb::steal(PyNumber_Index(value.ptr()));
+    if (!value.is_valid()) nb::raise_python_error();
+  }
+  int overflow = 0;
+  const long number = PyLong_AsLongAndOverflow(value.ptr(), &overflow);
+  if (overflow != 0 || number < 0 || !std::in_range<std::int32_t>(number)) {
+    throw_value_error(operation, nb::str(nb::handle(name)).c_str(),
+                      " must be >= 0 and fit in int32, got ", nb::str(value).c_str());
+  }
+  return static_cast<std::int32_t>(number);
+}
+
+NamedRequest* NamedRequests::find(std::string_view request_id) {
+  const auto found = requests_.find(request_id);
+  return found == requests_.end() ? nullptr : &found->second;
+}
+
+const NamedRequest* NamedRequests::find(std::string_view request_id) const {
+  const auto found = requests_.find(request_id);
+  return found == requests_.end() ? nullptr : &found->second;
+}
+
+NamedRequest& NamedRequests::update(nb::handle object, const std::string& request_id,
+                                    std::int32_t page_size, const char* operation) {
+  const std::int32_t num_tokens = round_down(
+      int32_attribute(object, AttributeNames::get().num_tokens, operation), page_size);
+  NamedRequest* known = find(request_id);
+  const bool holds_pages = known != nullptr && known->request->is_allocated();
+  const std::int32_t num_known = known == nullptr ? 0 : known->request->num_tokens();
+  if (holds_pages && num_tokens < num_known) {
+    throw_value_error(operation, "request '", request_id, "' had ", num_known, " tokens, now has ",
+                      num_tokens, ": tokens may only be appended");
+  }
+  const bool is_same = known != nullptr && known->object.is(object);
+  const bool is_continued = num_known > 0 && num_tokens >= num_known && (is_same || holds_pages);
+  if (is_continued || holds_pages) {
+    if (num_tokens > num_known) {
+      known->request->append(tokens_of(object, num_known, num_tokens, operation));
+    }
+    if (!is_same) known->object = nb::borrow(object);
+    return *known;
+  }
+  // A request that is new, or has nothing hashed yet, or may be another one of the same name.
+  std::vector<TokenId> tokens;
+  if (num_tokens > 0) tokens = tokens_of(object, 0, num_tokens, operation);
+  if (num_known > 0 && num_tokens >= num_known &&
+      std::ranges::equal(known->request->tokens(), std::span(tokens).first(
+                                                       static_cast<std::size_t>(num_known)))) {
+    known->request->append(std::span(tokens).subspan(static_cast<std::size_t>(num_known)));
+    known->object = nb::borrow(object);
+    return *known;
+  }
+  NamedRequest fresh;
+  fresh.request = std::make_unique<Request>(request_id, std::move(tokens),
+                                            extra_keys_of(object, num_tokens));
+  fresh.object = nb::borrow(object);
+  NamedRequest& entry = requests_[request_id];
+  std::swap(entry, fresh);  // the old one goes last: letting go of an object may run Python code
+  return entry;
+}
+
+NamedRequest& NamedRequests::of(nb::handle object, const std::string& request_id) {
+  if (NamedRequest* known = find(request_id)) return *known;
+  NamedRequest& entry = requests_[request_id];
+  entry.request = std::make_unique<Request>(request_id, std::vector<TokenId>());
+  entry.object = nb::borrow(object);
+  return entry;
+}
+
+void NamedRequests::erase(std::string_view request_id) {
+  const auto found = requests_.find(request_id);
+  if (found != requests_.end()) requests_.extract(found);
+}
+
+void NamedRequests::clear() { std::exchange(requests_, {}); }
+
+int NamedRequests::traverse(visitproc visit, void* arg) const {
+  for (const auto& [request_id, known] : requests_) Py_VISIT(known.object.ptr());
+  return 0;
+}
+
+}  // namespace pagedkv

@@ -1,0 +1,117 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "bindings.h"
+#include "gil.h"
+#include "named_requests.h"
+#include "pagedkv/manager/cache_manager.h"
+#include "pool.h"
+
+namespace pagedkv {
+
+/// The core's manager, and a Python reference to each request that holds pages of it: the core
+/// keeps plain pointers to them.
+///
+/// Hashing and matching long prompts go on without Python's lock. Meanwhile nothing changes but the
+/// digests of that one request and scratch memory, so counters and tables may be read; all that
+/// would change the manager or the request is refused.
+class OwningManager {
+ public:
+  OwningManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
+                std::int32_t max_model_len, const CacheManagerOptions& options)
+      : core_(std::make_shared<CacheManager>(num_pages, kv_cache_groups, max_model_len, options)) {}
+
+  ~OwningManager() { clear(); }
+
+  const CacheManager& core() const { return *core_; }
+
+  PagePoolView pool() const { return {{core_, &core_->pool()}}; }
+
+  std::int32_t match(Request& request, ShardId shard) {
+    const Use use(*this, request, "CacheManager.match");
+    return without_gil_if_long(request.num_tokens() / core_->hash_page_size(),
+                               [&] { return core_->match(request, shard); });
+  }
+
+  bool allocate(Request& request, const Demand& demand) {
+    const Use use(*this, request, "CacheManager.allocate");
+    if (demand.num_cached_tokens > 0) hash(request);
+    const bool is_new = !request.is_allocated();
+    const bool done = core_->allocate(request, demand);
+    if (done && is_new) held_.emplace(&request, nb::find(request));
+    return done;
+  }
+
+  void commit(Request& request, std::int32_t num_computed_tokens) {
+    const Use use(*this, request, "CacheManager.commit");
+    hash(request);
+    core_->commit(request, num_computed_tokens);
+  }
+
+  bool reset_prefix_cache() {
+    const ExclusiveUse use(use_flag_, "CacheManager.reset_prefix_cache", "manager");
+    return core_->reset_prefix_cache();
+  }
+
+  void free(Request& request) {
+    const Use use(*this, request, "CacheManager.free");
+    core_->free(request);
+    held_.erase(&request);
+  }
+
+  /// The core and the requests that schedulers know by name, while nobody else uses them.
+  template <typename Work>
+  auto with_named(std::string_view operation, Work work) {
+    const ExclusiveUse use(use_flag_, operation, "manager");
+    return work(*core_, named_);
+  }
+
+  const NamedRequests& named() const { return named_; }
+
+  // For Python's cycle collector: a subclass of Request may refer back to the manager.
+  int traverse(visitproc visit, void* arg) {
+    for (const auto& [request, object] : held_) Py_VISIT(object.ptr());
+    return named_.traverse(visit, arg);
+  }
+
+  void clear() {
+    for (const auto& [request, object] : held_) core_->free(*request);
+    std::exchange(held_, {});
+    named_.clear();
+  }
+
+ private:
+  struct Use {
+    Use(OwningManager& self, Request& used, std::string_view operation)
+        : manager(self.use_flag_, operation, "manager"),
+          request(used.use_flag(), operation, "request") {}
+    ExclusiveUse manager;
+    ExclusiveUse request;
+  };
+
+  // What the core would hash under Python's lock, if it is long.
+  void hash(Request& request) {
+    if (!core_->enable_caching()) return;
+    const std::int64_t num_pages =
+        request.num_pages_to_hash(core_->hash_page_size(), core_->hasher());
+    if (num_pages < kMinPagesWithoutGil) return;
+    without_gil_if_long(num_pages,
+                        [&] { request.page_hashes(core_->hash_page_size(), core_->hasher()); });
+  }
+
+  UseFlag use_flag_;
+  std::shared_ptr<CacheManager> core_;
+  std::unordered_map<Request*, nb::object> held_;
+  NamedRequests named_;
+};
+
+/// Methods that take requests of schedulers' own classes: see scheduler_calls.cc.
+void bind_scheduler_calls(nb::class_<OwningManager>& manager);
+
+}  // namespace pagedkv

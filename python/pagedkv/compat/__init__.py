@@ -1,0 +1,1 @@
+"""Stand-ins for the managers of other projects, one package a project."""
