@@ -86,8 +86,8 @@ GroupPages CachePages::rows(const char* operation) const {
 
 nb::tuple CachePages::pages() {
   if (!pages_.is_valid()) {
-    pages_ = nb::tuple(
-        nb::module_::import_("pagedkv.pages").attr("pooled_pages")(pool_, page_ids()));
+    pages_ =
+        nb::tuple(nb::module_::import_("pagedkv.pages").attr("pooled_pages")(pool_, page_ids()));
   }
   return pages_;
 }

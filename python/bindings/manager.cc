@@ -300,8 +300,8 @@ tables may be read at any time. Deterministic: the same calls give the same page
       },
       "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
       "use_eagle"_a = false, nb::kw_only(), "hash_algorithm"_a = "sha256_cbor",
-      "hash_seed"_a = nb::none(), "hash_page_size"_a = nb::none(),
-      "data_parallel_size"_a = 1, "as_easydel"_a = false, R"doc(
+      "hash_seed"_a = nb::none(), "hash_page_size"_a = nb::none(), "data_parallel_size"_a = 1,
+      "as_easydel"_a = false, R"doc(
 Makes an empty cache.
 
 Args:

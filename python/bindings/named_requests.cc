@@ -22,8 +22,8 @@ nb::object attribute(nb::handle object, PyObject* name) {
 std::vector<TokenId> tokens_of(nb::handle object, std::int32_t begin, std::int32_t end,
                                const char* operation) {
   const nb::object all = attribute(object, AttributeNames::get().all_token_ids);
-  const nb::object slice = nb::steal(
-      PySlice_New(nb::int_(begin).ptr(), nb::int_(end).ptr(), nullptr));
+  const nb::object slice =
+      nb::steal(PySlice_New(nb::int_(begin).ptr(), nb::int_(end).ptr(), nullptr));
   if (!slice.is_valid()) nb::raise_python_error();
   const nb::object part = nb::steal(PyObject_GetItem(all.ptr(), slice.ptr()));
   if (!part.is_valid()) nb::raise_python_error();
@@ -111,8 +111,8 @@ const NamedRequest* NamedRequests::find(std::string_view request_id) const {
 
 NamedRequest& NamedRequests::update(nb::handle object, const std::string& request_id,
                                     std::int32_t page_size, const char* operation) {
-  const std::int32_t num_tokens = round_down(
-      int32_attribute(object, AttributeNames::get().num_tokens, operation), page_size);
+  const std::int32_t num_tokens =
+      round_down(int32_attribute(object, AttributeNames::get().num_tokens, operation), page_size);
   NamedRequest* known = find(request_id);
   const bool holds_pages = known != nullptr && known->request->is_allocated();
   const std::int32_t num_known = known == nullptr ? 0 : known->request->num_tokens();
@@ -133,15 +133,15 @@ NamedRequest& NamedRequests::update(nb::handle object, const std::string& reques
   std::vector<TokenId> tokens;
   if (num_tokens > 0) tokens = tokens_of(object, 0, num_tokens, operation);
   if (num_known > 0 && num_tokens >= num_known &&
-      std::ranges::equal(known->request->tokens(), std::span(tokens).first(
-                                                       static_cast<std::size_t>(num_known)))) {
+      std::ranges::equal(known->request->tokens(),
+                         std::span(tokens).first(static_cast<std::size_t>(num_known)))) {
     known->request->append(std::span(tokens).subspan(static_cast<std::size_t>(num_known)));
     known->object = nb::borrow(object);
     return *known;
   }
   NamedRequest fresh;
-  fresh.request = std::make_unique<Request>(request_id, std::move(tokens),
-                                            extra_keys_of(object, num_tokens));
+  fresh.request =
+      std::make_unique<Request>(request_id, std::move(tokens), extra_keys_of(object, num_tokens));
   fresh.object = nb::borrow(object);
   NamedRequest& entry = requests_[request_id];
   std::swap(entry, fresh);  // the old one goes last: letting go of an object may run Python code

@@ -16,8 +16,8 @@
 #include "owning_manager.h"
 #include "pagedkv/error.h"
 
-// The calls that schedulers written for EasyDeL (and, but for names, vLLM) make: one a request, with
-// request objects of the scheduler's own. Same names, arguments and results; see
+// The calls that schedulers written for EasyDeL (and, but for names, vLLM) make: one a request,
+// with request objects of the scheduler's own. Same names, arguments and results; see
 // docs/schedulers.md for what they are and where they are better.
 namespace pagedkv {
 namespace {
@@ -25,8 +25,9 @@ namespace {
 std::string request_id_of(nb::handle request, const char* operation) {
   if (nb::isinstance<Request>(request)) {
     throw nb::type_error(
-        error_message(operation, "takes a scheduler's own request objects, which have "
-                                 "all_token_ids; for a pagedkv.Request use match, allocate, commit")
+        error_message(operation,
+                      "takes a scheduler's own request objects, which have "
+                      "all_token_ids; for a pagedkv.Request use match, allocate, commit")
             .c_str());
   }
   const nb::object id =
@@ -36,9 +37,9 @@ std::string request_id_of(nb::handle request, const char* operation) {
   const char* text = PyUnicode_AsUTF8AndSize(id.ptr(), &size);
   if (text == nullptr) {
     PyErr_Clear();
-    throw nb::type_error(error_message(operation, "request_id must be a text, got ",
-                                       nb::inst_name(id).c_str())
-                             .c_str());
+    throw nb::type_error(
+        error_message(operation, "request_id must be a text, got ", nb::inst_name(id).c_str())
+            .c_str());
   }
   return {text, static_cast<std::size_t>(size)};
 }
@@ -79,8 +80,7 @@ std::pair<CachePages, std::int32_t> get_computed_pages(
   GroupPages pages;
   const std::int32_t found =
       manager.with_named(kOperation, [&](CacheManager& core, NamedRequests& requests) {
-        Request& known =
-            *requests.update(request, id, core.hash_page_size(), kOperation).request;
+        Request& known = *requests.update(request, id, core.hash_page_size(), kOperation).request;
         const ShardId shard = shard_for(core, dp_shard_hint, data_parallel_size);
         return without_gil_if_long(num_tokens / core.hash_page_size(), [&] {
           return core.find_prefix(known, num_tokens - 1, shard, pages);
@@ -137,68 +137,70 @@ void check_counts(std::int32_t num_new_tokens, std::int32_t num_new_computed_tok
   }
 }
 
-std::optional<CachePages> allocate_slots(
-    OwningManager& manager, nb::handle object, std::int32_t num_new_tokens,
-    std::int32_t num_new_computed_tokens, const CachePages* new_computed_pages,
-    std::int32_t num_lookahead_tokens, bool delay_cache_pages,
-    std::optional<std::int32_t> dp_shard_hint, std::optional<std::int32_t> data_parallel_size) {
+std::optional<CachePages> allocate_slots(OwningManager& manager, nb::handle object,
+                                         std::int32_t num_new_tokens,
+                                         std::int32_t num_new_computed_tokens,
+                                         const CachePages* new_computed_pages,
+                                         std::int32_t num_lookahead_tokens, bool delay_cache_pages,
+                                         std::optional<std::int32_t> dp_shard_hint,
+                                         std::optional<std::int32_t> data_parallel_size) {
   constexpr auto kOperation = SlotsCall::kOperation;
   check_counts(num_new_tokens, num_new_computed_tokens, num_lookahead_tokens);
-  const SlotsCall call{object,
-                       request_id_of(object, kOperation),
-                       int32_attribute(object, AttributeNames::get().num_computed_tokens,
-                                       kOperation),
-                       num_new_tokens,
-                       num_new_computed_tokens,
-                       manager.core().enable_caching() && !delay_cache_pages};
+  const SlotsCall call{
+      object,
+      request_id_of(object, kOperation),
+      int32_attribute(object, AttributeNames::get().num_computed_tokens, kOperation),
+      num_new_tokens,
+      num_new_computed_tokens,
+      manager.core().enable_caching() && !delay_cache_pages};
   GroupPages prefix;
   if (new_computed_pages != nullptr && !new_computed_pages->is_empty()) {
     prefix = new_computed_pages->rows(kOperation);
   }
-  return manager.with_named(kOperation, [&](CacheManager& core, NamedRequests& requests)
-                                            -> std::optional<CachePages> {
-    if (!prefix.empty() && !core.enable_caching()) {
-      throw_value_error(kOperation, "new_computed_pages must be empty: prefix caching is off");
-    }
-    Request& request = *call.update(core, requests).request;
-    const bool is_new = !request.is_allocated();
-    if (!is_new && !prefix.empty()) {
-      throw_value_error(kOperation, "request '", call.request_id,
-                        "' holds pages already: new_computed_pages must be empty");
-    }
-    Demand demand;
-    demand.shard = shard_for(core, dp_shard_hint, data_parallel_size);
-    demand.stays_in_shard = data_parallel_size.value_or(1) > 1;
-    demand.may_be_ahead = true;
-    demand.num_lookahead_tokens = num_lookahead_tokens;
-    if (!is_new) core.set_num_computed_tokens(request, call.num_computed_tokens);
-    if (!prefix.empty()) {
-      demand.num_cached_tokens = num_new_computed_tokens;
-      demand.prefix = &prefix;
-    }
-    const std::int32_t num_known =
-        (is_new ? 0 : call.num_computed_tokens) + demand.num_cached_tokens;
-    demand.num_new_tokens = clamp_to_int32(call.num_tokens() - num_known);
+  return manager.with_named(
+      kOperation, [&](CacheManager& core, NamedRequests& requests) -> std::optional<CachePages> {
+        if (!prefix.empty() && !core.enable_caching()) {
+          throw_value_error(kOperation, "new_computed_pages must be empty: prefix caching is off");
+        }
+        Request& request = *call.update(core, requests).request;
+        const bool is_new = !request.is_allocated();
+        if (!is_new && !prefix.empty()) {
+          throw_value_error(kOperation, "request '", call.request_id,
+                            "' holds pages already: new_computed_pages must be empty");
+        }
+        Demand demand;
+        demand.shard = shard_for(core, dp_shard_hint, data_parallel_size);
+        demand.stays_in_shard = data_parallel_size.value_or(1) > 1;
+        demand.may_be_ahead = true;
+        demand.num_lookahead_tokens = num_lookahead_tokens;
+        if (!is_new) core.set_num_computed_tokens(request, call.num_computed_tokens);
+        if (!prefix.empty()) {
+          demand.num_cached_tokens = num_new_computed_tokens;
+          demand.prefix = &prefix;
+        }
+        const std::int32_t num_known =
+            (is_new ? 0 : call.num_computed_tokens) + demand.num_cached_tokens;
+        demand.num_new_tokens = clamp_to_int32(call.num_tokens() - num_known);
 
-    std::vector<std::size_t> begins(static_cast<std::size_t>(core.num_groups()));
-    for (GroupId group = 0; group < core.num_groups(); ++group) {
-      auto& begin = begins[static_cast<std::size_t>(group)];
-      if (!is_new) begin = core.page_ids(request, group).size();
-      if (!prefix.empty()) begin = prefix[static_cast<std::size_t>(group)].size();
-    }
-    if (!core.allocate(request, demand)) return std::nullopt;
-    if (call.is_cached) {
-      core.cache(request, static_cast<std::int32_t>(std::min(
-                              {call.num_tokens(), std::int64_t{request.num_tokens()},
-                               std::int64_t{core.num_allocated_tokens(request)}})));
-    }
-    std::vector<std::span<const PageId>> added(begins.size());
-    for (GroupId group = 0; group < core.num_groups(); ++group) {
-      const auto i = static_cast<std::size_t>(group);
-      added[i] = core.page_ids(request, group).subspan(begins[i]);
-    }
-    return CachePages(manager.pool(), added);
-  });
+        std::vector<std::size_t> begins(static_cast<std::size_t>(core.num_groups()));
+        for (GroupId group = 0; group < core.num_groups(); ++group) {
+          auto& begin = begins[static_cast<std::size_t>(group)];
+          if (!is_new) begin = core.page_ids(request, group).size();
+          if (!prefix.empty()) begin = prefix[static_cast<std::size_t>(group)].size();
+        }
+        if (!core.allocate(request, demand)) return std::nullopt;
+        if (call.is_cached) {
+          core.cache(request, static_cast<std::int32_t>(
+                                  std::min({call.num_tokens(), std::int64_t{request.num_tokens()},
+                                            std::int64_t{core.num_allocated_tokens(request)}})));
+        }
+        std::vector<std::span<const PageId>> added(begins.size());
+        for (GroupId group = 0; group < core.num_groups(); ++group) {
+          const auto i = static_cast<std::size_t>(group);
+          added[i] = core.page_ids(request, group).subspan(begins[i]);
+        }
+        return CachePages(manager.pool(), added);
+      });
 }
 
 void cache_pages(OwningManager& manager, nb::handle object, std::int32_t num_computed_tokens) {
@@ -278,9 +280,9 @@ nb::list get_num_common_prefix_pages(const OwningManager& manager, nb::handle ob
   nb::list counts;
   for (GroupId group = 0; group < core.num_groups(); ++group) {
     const bool can_share = holds_pages && core.enable_caching();
-    counts.append(nb::int_(can_share ? core.num_common_prefix_pages(*known->request, group,
-                                                                    num_scheduled_requests)
-                                     : 0));
+    counts.append(nb::int_(
+        can_share ? core.num_common_prefix_pages(*known->request, group, num_scheduled_requests)
+                  : 0));
   }
   return counts;
 }

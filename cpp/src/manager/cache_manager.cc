@@ -57,19 +57,18 @@ std::int32_t CacheManager::num_requests() const {
   return static_cast<std::int32_t>(states_.size() - free_states_.size());
 }
 
-CacheManager::RequestState& CacheManager::state_of(const char* operation, const Request& request) {
+RequestState& CacheManager::state_of(const char* operation, const Request& request) {
   return const_cast<RequestState&>(std::as_const(*this).state_of(operation, request));
 }
 
-const CacheManager::RequestState& CacheManager::state_of(const char* operation,
-                                                         const Request& request) const {
+const RequestState& CacheManager::state_of(const char* operation, const Request& request) const {
   if (request.owner_ == this) return states_[index(request.state_)];
   throw_value_error(operation, "request '", request.request_id(), "' holds ",
                     request.owner_ == nullptr ? "no pages (freed already, or never allocated)"
                                               : "pages of another manager");
 }
 
-CacheManager::RequestState& CacheManager::attach(Request& request) {
+RequestState& CacheManager::attach(Request& request) {
   if (free_states_.empty()) {
     free_states_.push_back(static_cast<std::int32_t>(states_.size()));
     states_.emplace_back().rows.resize(index(num_groups()));
@@ -87,8 +86,7 @@ void CacheManager::detach(Request& request) {
   state.request = nullptr;
   for (PageRow& row : state.rows) row.clear();
   state.num_allocated_tokens = 0;
-  state.shard = kAnyShard;
-  state.is_mixed = false;
+  state.shard = {};
   free_states_.push_back(request.state_);
   request.owner_ = nullptr;
   request.state_ = -1;
@@ -98,41 +96,7 @@ void CacheManager::detach(Request& request) {
 void CacheManager::set_num_shards(std::int32_t num_shards) {
   if (num_shards == pool_.shards().size()) return;
   pool_.set_num_shards(num_shards);
-  for (RequestState& state : states_) note_shards(state);
-}
-
-void CacheManager::check_shard(const char* operation, ShardId shard) const {
-  if (shard == kAnyShard || (shard >= 0 && shard < pool_.shards().size())) return;
-  throw_index_error(operation, "shard must be in [0, ", pool_.shards().size(), "), got ", shard);
-}
-
-void CacheManager::note_shards(RequestState& state, std::span<const PageId> pages) const {
-  for (const PageId page : pages) {
-    if (page == kNullPage) continue;
-    const ShardId shard = pool_.shards().shard_of(page);
-    if (state.shard == kAnyShard) state.shard = shard;
-    state.is_mixed |= shard != state.shard;
-  }
-}
-
-void CacheManager::note_shards(RequestState& state) const {
-  state.shard = kAnyShard;
-  state.is_mixed = false;
-  for (const PageRow& row : state.rows) note_shards(state, row.pages());
-}
-
-// The shard that all pages are in; any, if there is no such.
-ShardId CacheManager::shard_of(RequestState& state) const {
-  if (pool_.shards().size() == 1) return kAnyShard;
-  if (state.is_mixed) note_shards(state);  // a window may have left the others behind
-  return state.is_mixed ? kAnyShard : state.shard;
-}
-
-ShardId CacheManager::shard_of(const std::vector<PageRow>& rows) const {
-  if (pool_.shards().size() == 1) return kAnyShard;
-  RequestState found;
-  for (const PageRow& row : rows) note_shards(found, row.pages());
-  return found.is_mixed ? kAnyShard : found.shard;
+  for (RequestState& state : states_) state.shard = shard_of(state.rows, pool_.shards());
 }
 
 std::int32_t CacheManager::find_prefix(Request& request, std::int32_t max_tokens, ShardId shard,
@@ -153,74 +117,6 @@ std::int32_t CacheManager::find_prefix(Request& request, std::int32_t max_tokens
 std::int32_t CacheManager::match(Request& request, ShardId shard) {
   const std::int32_t max_tokens = request.is_allocated() ? 0 : request.num_tokens() - 1;
   return find_prefix(request, max_tokens, shard, hit_);
-}
-
-void CacheManager::check_demand(const Request& request, const Demand& demand) const {
-  constexpr auto kOperation = "CacheManager.allocate";
-  check_shard(kOperation, demand.shard);
-  if (request.is_allocated()) {
-    state_of(kOperation, request);
-    if (demand.num_cached_tokens != 0) {
-      throw_value_error(kOperation, "request '", request.request_id(),
-                        "' holds pages already: num_cached_tokens must be 0, got ",
-                        demand.num_cached_tokens);
-    }
-  }
-  if (demand.num_new_tokens < 1) {
-    throw_value_error(kOperation, "num_new_tokens must be >= 1, got ", demand.num_new_tokens);
-  }
-  if (demand.num_lookahead_tokens < 0) {
-    throw_value_error(kOperation, "num_lookahead_tokens must be >= 0, got ",
-                      demand.num_lookahead_tokens);
-  }
-  if (demand.num_cached_tokens < 0 || demand.num_cached_tokens % prefix_unit() != 0) {
-    throw_value_error(kOperation, "num_cached_tokens must be a multiple of prefix_unit ",
-                      prefix_unit(), " and >= 0, got ", demand.num_cached_tokens);
-  }
-  if (enable_caching()) request.check_hashable(hash_page_size(), hasher());
-  const std::int64_t num_tokens = std::int64_t{request.num_computed_tokens()} +
-                                  demand.num_cached_tokens + demand.num_new_tokens;
-  if (demand.may_be_ahead) return;
-  if (num_tokens > max_model_len_) {
-    throw_value_error(kOperation, "request '", request.request_id(), "' would have ", num_tokens,
-                      " tokens, max_model_len is ", max_model_len_);
-  }
-  if (num_tokens > request.num_tokens()) {
-    throw_value_error(kOperation, "request '", request.request_id(), "' has ", request.num_tokens(),
-                      " tokens, cannot compute ", num_tokens);
-  }
-}
-
-// That the given pages hold the tokens of the request, and all of them that are needed.
-void CacheManager::check_prefix(Request& request, const Demand& demand) const {
-  constexpr auto kOperation = "CacheManager.allocate";
-  const auto fail = [&](const auto&... parts) {
-    throw_value_error(kOperation, "the given pages are not a cached prefix of ",
-                      demand.num_cached_tokens, " tokens of request '", request.request_id(),
-                      "': ", parts...);
-  };
-  const auto hashes = request.page_hashes(hash_page_size(), hasher());
-  if (std::ssize(hashes) * hash_page_size() < demand.num_cached_tokens) fail("it has fewer tokens");
-  if (std::cmp_not_equal(demand.prefix->size(), num_groups())) {
-    fail("got ", demand.prefix->size(), " rows for ", num_groups(), " groups");
-  }
-  for (GroupId group = 0; group < num_groups(); ++group) {
-    const GroupPolicy& policy = coordinator_.policy(group);
-    const GroupHashes group_hashes = coordinator_.hashes_of(group, hashes);
-    const auto& pages = (*demand.prefix)[index(group)];
-    if (std::cmp_not_equal(pages.size(), demand.num_cached_tokens / policy.page_size())) {
-      fail("group ", group, " has ", pages.size(), " pages");
-    }
-    const std::int32_t first_needed = policy.first_needed_page(demand.num_cached_tokens);
-    for (std::int32_t i = 0; std::cmp_less(i, pages.size()); ++i) {
-      const PageId page = pages[index(i)];
-      if (page == kNullPage && i < first_needed) continue;
-      if (page <= kNullPage || page >= pool_.num_pages() || pool_.group(page) != group ||
-          pool_.digest(page) != group_hashes[i]) {
-        fail("page ", page, " of group ", group, " has other content (now)");
-      }
-    }
-  }
 }
 
 // Makes `new_rows_` the rows of a request that goes on after its cached tokens.
@@ -245,10 +141,9 @@ void CacheManager::start_rows(Request& request, const Demand& demand) {
   for (GroupId group = 0; group < num_groups(); ++group) {
     auto& pages = (*prefix)[index(group)];
     const auto first_real = std::ranges::find_if(pages, [](PageId page) { return page != 0; });
-    new_rows_[index(group)].adopt(pages,
-                                  options_.as_easydel
-                                      ? static_cast<std::int32_t>(first_real - pages.begin())
-                                      : coordinator_.policy(group).first_needed_page(num_cached));
+    new_rows_[index(group)].adopt(
+        pages, options_.as_easydel ? static_cast<std::int32_t>(first_real - pages.begin())
+                                   : coordinator_.policy(group).first_needed_page(num_cached));
   }
 }
 
@@ -311,16 +206,20 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
       if (is_new) growth.first_needed = row.num_skipped();
     }
   }
-  ShardId shard = kAnyShard;
-  if (demand.stays_in_shard) shard = is_new ? shard_of(rows) : shard_of(*state);
-  if (shard == kAnyShard) shard = demand.shard;
+  ShardId shard = demand.shard;
+  if (demand.stays_in_shard && pool_.shards().size() > 1) {
+    // A window may have left pages in other shards behind.
+    const bool is_sure = !is_new && !state->shard.is_mixed();
+    const CommonShard common = is_sure ? state->shard : shard_of(rows, pool_.shards());
+    if (common.get() != kAnyShard) shard = common.get();
+  }
   if (!has_room(rows, is_new, shard)) return false;
 
   if (is_new) {
     state = &attach(request);
     state->rows.swap(new_rows_);
     for (const PageRow& row : state->rows) row.hold(pool_);
-    note_shards(*state);
+    state->shard = shard_of(state->rows, pool_.shards());
   } else {
     for (GroupId group = 0; group < num_groups(); ++group) {
       rows[index(group)].skip(pool_, growths_[index(group)].first_needed);
@@ -331,25 +230,12 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
     const PageRow::Growth& growth = growths_[index(group)];
     if (growth.first_filled >= growth.num_pages) continue;
     row.grow(pool_, growth, shard);
-    if (pool_.shards().size() > 1) {
-      note_shards(*state, row.pages().subspan(index(growth.first_filled)));
-    }
+    state->shard.add(row.pages().subspan(index(growth.first_filled)), pool_.shards());
   }
   state->num_allocated_tokens =
       std::max(state->num_allocated_tokens, num_tokens + length.num_lookahead_tokens);
   request.num_computed_tokens_ = num_computed;
   return true;
-}
-
-void CacheManager::check_room(const char* operation, const Request& request,
-                              const RequestState& state, std::int32_t num_tokens) const {
-  if (num_tokens < 0) {
-    throw_value_error(operation, "the number of tokens must be >= 0, got ", num_tokens);
-  }
-  if (num_tokens > state.num_allocated_tokens) {
-    throw_value_error(operation, "request '", request.request_id(), "' has room for ",
-                      state.num_allocated_tokens, " tokens, got ", num_tokens);
-  }
 }
 
 void CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
@@ -426,40 +312,6 @@ std::int32_t CacheManager::num_common_prefix_pages(const Request& request, Group
 
 std::int32_t CacheManager::num_allocated_tokens(const Request& request) const {
   return request.owner_ == this ? states_[index(request.state_)].num_allocated_tokens : 0;
-}
-
-void CacheManager::check_invariants() const {
-  pool_.check_invariants();
-  std::vector<std::int32_t> num_holders(index(pool_.num_pages()), 0);
-  std::int32_t num_attached = 0;
-  for (const RequestState& state : states_) {
-    if (state.request == nullptr) continue;
-    ++num_attached;
-    const Request& request = *state.request;
-    if (request.owner_ != this || &states_[index(request.state_)] != &state) {
-      throw_broken("CacheManager", "request '", request.request_id(), "' does not point back");
-    }
-    if (request.num_computed_tokens() > state.num_allocated_tokens) {
-      throw_broken("CacheManager", "request '", request.request_id(), "' has more computed than ",
-                   state.num_allocated_tokens, " tokens");
-    }
-    for (GroupId group = 0; group < num_groups(); ++group) {
-      const PageRow& row = state.rows[index(group)];
-      row.check_invariants(pool_, coordinator_.policy(group),
-                           {state.num_allocated_tokens, 0, request.num_encoder_tokens()},
-                           request.request_id());
-      for (PageId page : row.pages()) ++num_holders[index(page)];
-    }
-  }
-  if (num_attached != num_requests()) {
-    throw_broken("CacheManager", "counts ", num_requests(), " requests, found ", num_attached);
-  }
-  for (PageId page = kNullPage + 1; page < pool_.num_pages(); ++page) {
-    if (num_holders[index(page)] != pool_.ref_count(page)) {
-      throw_broken("CacheManager", "page ", page, " has ref count ", pool_.ref_count(page),
-                   ", requests hold it ", num_holders[index(page)], " times");
-    }
-  }
 }
 
 }  // namespace pagedkv

@@ -2,7 +2,8 @@
 
 namespace pagedkv {
 
-std::int32_t FullAttentionPolicy::find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
+std::int32_t FullAttentionPolicy::find_longest_hit(const CachedPages& cached,
+                                                   const GroupHashes& hashes,
                                                    std::int32_t max_tokens, std::int32_t,
                                                    std::vector<PageId>& pages) const {
   pages.clear();

@@ -2,7 +2,8 @@
 
 namespace pagedkv {
 
-std::int32_t SlidingWindowPolicy::find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
+std::int32_t SlidingWindowPolicy::find_longest_hit(const CachedPages& cached,
+                                                   const GroupHashes& hashes,
                                                    std::int32_t max_tokens, std::int32_t num_redone,
                                                    std::vector<PageId>& pages) const {
   const std::int32_t max_pages = max_tokens / page_size();

@@ -2,8 +2,9 @@
 
 namespace pagedkv {
 
-std::int32_t StateSpacePolicy::find_longest_hit(const CachedPages& cached, const GroupHashes& hashes,
-                                                std::int32_t max_tokens, std::int32_t num_redone,
+std::int32_t StateSpacePolicy::find_longest_hit(const CachedPages& cached,
+                                                const GroupHashes& hashes, std::int32_t max_tokens,
+                                                std::int32_t num_redone,
                                                 std::vector<PageId>& pages) const {
   pages.clear();
   if (!keeps_checkpoints_) return 0;

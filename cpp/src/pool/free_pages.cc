@@ -21,8 +21,7 @@ FreeQueue& FreePages::coldest_queue() {
   FreeQueue* coldest = &queues_.front();
   for (FreeQueue& queue : std::span(queues_).subspan(1)) {
     if (queue.front() == kNoPage) continue;
-    if (coldest->front() == kNoPage ||
-        at(queue.front()).freed_at < at(coldest->front()).freed_at) {
+    if (coldest->front() == kNoPage || at(queue.front()).freed_at < at(coldest->front()).freed_at) {
       coldest = &queue;
     }
   }

@@ -10,6 +10,7 @@
 #include "pagedkv/manager/coordinator.h"
 #include "pagedkv/manager/page_row.h"
 #include "pagedkv/manager/request.h"
+#include "pagedkv/manager/request_state.h"
 #include "pagedkv/pool/page_pool.h"
 #include "pagedkv/spec/cache_group_spec.h"
 #include "pagedkv/types.h"
@@ -46,7 +47,8 @@ struct Demand {
   /// The new tokens need not be known yet, and those past `max_model_len` get no room: for
   /// schedulers that plan a step before they know what the last one said.
   bool may_be_ahead = false;
-  /// The pages of the cached prefix, as `find_prefix` gave them, to be taken out; null: look them up.
+  /// The pages of the cached prefix, as `find_prefix` gave them, to be taken out; null: look them
+  /// up.
   GroupPages* prefix = nullptr;
 };
 
@@ -187,15 +189,6 @@ class CacheManager {
   void check_invariants() const;
 
  private:
-  /// What one request holds.
-  struct RequestState {
-    Request* request = nullptr;             ///< Null: the entry is free.
-    std::vector<PageRow> rows;              ///< One a group.
-    std::int32_t num_allocated_tokens = 0;  ///< Tokens there is room for.
-    ShardId shard = kAnyShard;              ///< Of the first page that was looked at.
-    bool is_mixed = false;                  ///< A page was in another shard.
-  };
-
   RequestState& state_of(const char* operation, const Request& request);
   const RequestState& state_of(const char* operation, const Request& request) const;
   void check_shard(const char* operation, ShardId shard) const;
@@ -207,10 +200,6 @@ class CacheManager {
   std::int32_t first_needed_page(const PageRow& row, GroupId group,
                                  std::int32_t num_computed_tokens) const;
   bool has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const;
-  void note_shards(RequestState& state) const;
-  void note_shards(RequestState& state, std::span<const PageId> pages) const;
-  ShardId shard_of(const std::vector<PageRow>& rows) const;
-  ShardId shard_of(RequestState& state) const;
   RequestState& attach(Request& request);
   void detach(Request& request);
 

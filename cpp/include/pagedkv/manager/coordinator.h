@@ -19,9 +19,9 @@ using GroupPages = std::vector<std::vector<PageId>>;
 
 /// What the tokens that a request computes again are taken off of.
 enum class RedoRule {
-  kPrefix,   ///< The longest prefix that all groups can serve.
-  kEachKind, ///< What groups that read their whole prefix can serve, and then what others can: so
-             ///< does EasyDeL, and takes them off twice where there are both kinds.
+  kPrefix,    ///< The longest prefix that all groups can serve.
+  kEachKind,  ///< What groups that read their whole prefix can serve, and then what others can: so
+              ///< does EasyDeL, and takes them off twice where there are both kinds.
 };
 
 /// Makes the groups' policies agree. Stateless, like they are.

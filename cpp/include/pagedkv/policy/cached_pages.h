@@ -11,13 +11,10 @@ class CachedPages {
  public:
   /// `shard` is one of the pool's. The pool must outlive this. Not explicit: a pool is its own
   /// cached pages.
-  CachedPages(const PagePool& pool, ShardId shard = kAnyShard)
-      : pool_(pool), shard_(shard) {}
+  CachedPages(const PagePool& pool, ShardId shard = kAnyShard) : pool_(pool), shard_(shard) {}
 
   /// The oldest page whose content has this digest in `group`, or `kNoPage`.
-  PageId find(const PageHash& hash, GroupId group) const {
-    return pool_.find(hash, group, shard_);
-  }
+  PageId find(const PageHash& hash, GroupId group) const { return pool_.find(hash, group, shard_); }
 
  private:
   const PagePool& pool_;

@@ -22,8 +22,8 @@ namespace pagedkv {
 /// The pages may be dealt out to data-parallel shards. Whoever names no shard sees one pool.
 ///
 /// Deterministic: the same calls give the same page ids. Nothing but `set_num_shards` allocates
-/// after construction. `allocate`, `hold` and `free` are O(pages given), whatever the pool's size. Every call that
-/// throws leaves the pool as it was. Not thread-safe.
+/// after construction. `allocate`, `hold` and `free` are O(pages given), whatever the pool's size.
+/// Every call that throws leaves the pool as it was. Not thread-safe.
 ///
 /// Invariant: a page other than 0 is in the free queue iff its `ref_count` is 0.
 class PagePool {
