@@ -19,6 +19,19 @@ nb::list list_of(std::span<const PageId> ids) {
   return out;
 }
 
+// A tuple of what `make(i)` gives: `nb::tuple(list)` would copy.
+template <typename Make>
+nb::tuple make_tuple_of(std::size_t size, Make make) {
+  nb::object out = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(size)));
+  if (!out.is_valid()) nb::raise_python_error();
+  for (std::size_t i = 0; i < size; ++i) {
+    if (PyTuple_SetItem(out.ptr(), static_cast<Py_ssize_t>(i), make(i).release().ptr()) != 0) {
+      nb::raise_python_error();
+    }
+  }
+  return nb::borrow<nb::tuple>(out);
+}
+
 CachePages sum(CachePages& left, CachePages& right) {
   const std::size_t num_groups = std::min(left.num_groups(), right.num_groups());
   if (left.pool().pool != right.pool().pool || !left.is_made_of_ids()) {
@@ -28,28 +41,18 @@ CachePages sum(CachePages& left, CachePages& right) {
     }
     return CachePages(nb::tuple(groups));
   }
-  std::vector<std::vector<PageId>> joined(num_groups);
-  std::vector<std::span<const PageId>> groups;
-  for (std::size_t group = 0; group < num_groups; ++group) {
-    for (const CachePages* part : {&left, &right}) {
-      const auto ids = part->ids(group);
-      joined[group].insert(joined[group].end(), ids.begin(), ids.end());
-    }
-    groups.emplace_back(joined[group]);
-  }
-  return {left.pool(), groups};
+  std::vector<PageId> joined;
+  return {left.pool(), static_cast<GroupId>(num_groups), [&](GroupId group) {
+            joined.clear();
+            for (const CachePages* part : {&left, &right}) {
+              const auto ids = part->ids(static_cast<std::size_t>(group));
+              joined.insert(joined.end(), ids.begin(), ids.end());
+            }
+            return std::span<const PageId>(joined);
+          }};
 }
 
 }  // namespace
-
-CachePages::CachePages(PagePoolView pool, const std::vector<std::span<const PageId>>& groups)
-    : pool_(std::move(pool)) {
-  ends_.reserve(groups.size());
-  for (const auto& ids : groups) {
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
-    ends_.push_back(ids_.size());
-  }
-}
 
 bool CachePages::is_empty() const {
   if (is_made_of_ids()) return ids_.empty();
@@ -57,17 +60,12 @@ bool CachePages::is_empty() const {
 }
 
 nb::tuple CachePages::page_ids() const {
-  nb::list groups;
-  if (is_made_of_ids()) {
-    for (std::size_t group = 0; group < ends_.size(); ++group) groups.append(list_of(ids(group)));
-  } else {
-    for (nb::handle pages : pages_) {
-      nb::list ids;
-      for (nb::handle page : pages) ids.append(page.attr("page_id"));
-      groups.append(ids);
-    }
-  }
-  return nb::tuple(groups);
+  return make_tuple_of(num_groups(), [this](std::size_t group) {
+    if (is_made_of_ids()) return list_of(ids(group));
+    nb::list page_ids;
+    for (nb::handle page : nb::object(pages_[group])) page_ids.append(page.attr("page_id"));
+    return page_ids;
+  });
 }
 
 GroupPages CachePages::rows(const char* operation) const {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "bindings.h"
@@ -17,8 +18,16 @@ namespace pagedkv {
 /// May instead hold what its maker gave: a tuple of lists of anything.
 class CachePages {
  public:
-  /// Takes the rows of `groups` from `begin[group]` on.
-  CachePages(PagePoolView pool, const std::vector<std::span<const PageId>>& groups);
+  /// Takes the ids that `ids_of(group)` gives, a span, for each group.
+  template <typename IdsOf>
+  CachePages(PagePoolView pool, GroupId num_groups, IdsOf ids_of) : pool_(std::move(pool)) {
+    ends_.reserve(static_cast<std::size_t>(num_groups));
+    for (GroupId group = 0; group < num_groups; ++group) {
+      const std::span<const PageId> added = ids_of(group);
+      ids_.insert(ids_.end(), added.begin(), added.end());
+      ends_.push_back(ids_.size());
+    }
+  }
 
   explicit CachePages(nb::tuple pages) : pages_(std::move(pages)) {}
 

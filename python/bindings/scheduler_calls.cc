@@ -63,8 +63,8 @@ ShardId shard_for(CacheManager& core, std::optional<std::int32_t> hint,
 }
 
 CachePages no_pages(const OwningManager& manager) {
-  return {manager.pool(), std::vector<std::span<const PageId>>(
-                              static_cast<std::size_t>(manager.core().num_groups()))};
+  return {manager.pool(), manager.core().num_groups(),
+          [](GroupId) { return std::span<const PageId>(); }};
 }
 
 std::pair<CachePages, std::int32_t> get_computed_pages(
@@ -86,7 +86,10 @@ std::pair<CachePages, std::int32_t> get_computed_pages(
           return core.find_prefix(known, num_tokens - 1, shard, pages);
         });
       });
-  return {CachePages(manager.pool(), {pages.begin(), pages.end()}), found};
+  return {
+      CachePages(manager.pool(), manager.core().num_groups(),
+                 [&](GroupId group) { return std::span(pages[static_cast<std::size_t>(group)]); }),
+      found};
 }
 
 // The arguments of one `allocate_slots`, and what it has read of the request so far.
@@ -194,12 +197,9 @@ std::optional<CachePages> allocate_slots(OwningManager& manager, nb::handle obje
                                   std::min({call.num_tokens(), std::int64_t{request.num_tokens()},
                                             std::int64_t{core.num_allocated_tokens(request)}})));
         }
-        std::vector<std::span<const PageId>> added(begins.size());
-        for (GroupId group = 0; group < core.num_groups(); ++group) {
-          const auto i = static_cast<std::size_t>(group);
-          added[i] = core.page_ids(request, group).subspan(begins[i]);
-        }
-        return CachePages(manager.pool(), added);
+        return CachePages(manager.pool(), core.num_groups(), [&](GroupId group) {
+          return core.page_ids(request, group).subspan(begins[static_cast<std::size_t>(group)]);
+        });
       });
 }
 
@@ -252,11 +252,8 @@ void free_page_hashes(OwningManager& manager, nb::handle object) {
 nb::tuple get_page_ids(const OwningManager& manager, std::string_view request_id) {
   const NamedRequest* known = manager.named().find(request_id);
   if (known == nullptr || !known->request->is_allocated()) return no_pages(manager).page_ids();
-  std::vector<std::span<const PageId>> rows;
-  for (GroupId group = 0; group < manager.core().num_groups(); ++group) {
-    rows.push_back(manager.core().page_ids(*known->request, group));
-  }
-  return CachePages(manager.pool(), rows).page_ids();
+  const auto row = [&](GroupId group) { return manager.core().page_ids(*known->request, group); };
+  return CachePages(manager.pool(), manager.core().num_groups(), row).page_ids();
 }
 
 nb::list get_num_common_prefix_pages(const OwningManager& manager, nb::handle object,

@@ -11,6 +11,9 @@ from .interface import CacheGroupSpec
 
 __all__ = ["CacheManager", "CachePages"]
 
+# What schedulers call for each request in each step.
+_CALLS = ("allocate_slots", "cache_pages", "free", "free_page_hashes", "get_page_ids")
+
 
 class CacheManager:
     """EasyDeL's cache manager, on pagedkv's core. Methods are as `pagedkv.CacheManager` has them.
@@ -26,7 +29,8 @@ class CacheManager:
       ValueError: If a size is below 1, there are no groups, or slots do not fit in int32.
     """
 
-    # Instances that were not made by `__init__`, but given a coordinator and a pool, have no core.
+    # `__init__` puts the core's own methods in place of those below, where a subclass has not: it
+    # spares hot calls a Python frame. Instances that were not made by `__init__`, but given a coordinator and a pool, have no core.
     _core: Any = None
 
     def __init__(
@@ -50,6 +54,9 @@ class CacheManager:
         self.page_size = core.page_size if enable_caching else None
         self.coordinator = coordinator_of(core, kv_cache_groups)
         self.page_pool = self.coordinator.page_pool
+        for name in _CALLS:
+            if getattr(type(self), name) is getattr(CacheManager, name):
+                setattr(self, name, getattr(core, name))
 
     @property
     def usage(self) -> float:
