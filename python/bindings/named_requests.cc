@@ -45,6 +45,15 @@ std::string text_of(nb::handle object, PyObject* name, const char* fallback) {
   return nb::str(nb::steal(value)).c_str();
 }
 
+void refuse_ours(nb::handle object, const char* operation) {
+  if (!nb::isinstance<Request>(object)) return;
+  throw nb::type_error(
+      error_message(operation,
+                    "takes a scheduler's own request objects, which have all_token_ids; for a "
+                    "pagedkv.Request use match, allocate, commit")
+          .c_str());
+}
+
 nb::object optional_attribute(nb::handle object, PyObject* name) {
   return nb::getattr(object, nb::handle(name), nb::none());
 }
@@ -111,6 +120,7 @@ const NamedRequest* NamedRequests::find(std::string_view request_id) const {
 
 NamedRequest& NamedRequests::update(nb::handle object, const std::string& request_id,
                                     std::int32_t page_size, const char* operation) {
+  refuse_ours(object, operation);
   const std::int32_t num_tokens =
       round_down(int32_attribute(object, AttributeNames::get().num_tokens, operation), page_size);
   NamedRequest* known = find(request_id);
@@ -148,8 +158,10 @@ NamedRequest& NamedRequests::update(nb::handle object, const std::string& reques
   return entry;
 }
 
-NamedRequest& NamedRequests::of(nb::handle object, const std::string& request_id) {
+NamedRequest& NamedRequests::of(nb::handle object, const std::string& request_id,
+                                const char* operation) {
   if (NamedRequest* known = find(request_id)) return *known;
+  refuse_ours(object, operation);
   NamedRequest& entry = requests_[request_id];
   entry.request = std::make_unique<Request>(request_id, std::vector<TokenId>());
   entry.object = nb::borrow(object);

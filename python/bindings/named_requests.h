@@ -36,12 +36,12 @@ class NamedRequests {
   /// is new, or if it holds no pages and the object has other tokens than those known.
   ///
   /// Throws `std::invalid_argument` if it holds pages and the object has fewer tokens than before,
-  /// and what reading the object throws; then nothing has changed.
+  /// TypeError for a `Request`, and what reading the object throws; then nothing has changed.
   NamedRequest& update(nb::handle object, const std::string& request_id, std::int32_t page_size,
                        const char* operation);
 
   /// The request of this id, made without tokens if it is new: for managers that do not cache.
-  NamedRequest& of(nb::handle object, const std::string& request_id);
+  NamedRequest& of(nb::handle object, const std::string& request_id, const char* operation);
 
   /// Forgets the request, which gives the pages it holds back.
   void erase(std::string_view request_id);

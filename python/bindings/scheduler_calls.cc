@@ -23,13 +23,6 @@ namespace pagedkv {
 namespace {
 
 std::string request_id_of(nb::handle request, const char* operation) {
-  if (nb::isinstance<Request>(request)) {
-    throw nb::type_error(
-        error_message(operation,
-                      "takes a scheduler's own request objects, which have "
-                      "all_token_ids; for a pagedkv.Request use match, allocate, commit")
-            .c_str());
-  }
   const nb::object id =
       nb::steal(PyObject_GetAttr(request.ptr(), AttributeNames::get().request_id));
   if (!id.is_valid()) nb::raise_python_error();
@@ -109,7 +102,7 @@ struct SlotsCall {
 
   // The request with the tokens of all pages that are going to be full.
   NamedRequest& update(const CacheManager& core, NamedRequests& requests) const {
-    if (!core.enable_caching()) return requests.of(object, request_id);
+    if (!core.enable_caching()) return requests.of(object, request_id, kOperation);
     NamedRequest* known = requests.find(request_id);
     const std::int64_t num_pages = num_tokens() / core.hash_page_size();
     if (known != nullptr && known->object.is(object) && known->request->is_allocated() &&

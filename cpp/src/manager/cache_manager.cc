@@ -261,6 +261,16 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
+// Most steps end inside a page, and need no digests.
+bool CacheManager::fills_a_page(const RequestState& state, std::int32_t num_tokens) const {
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    const PageRow& row = state.rows[index(group)];
+    const std::int32_t num_full = num_tokens / coordinator_.policy(group).page_size();
+    if (row.num_cached() < std::min(num_full, row.size())) return true;
+  }
+  return false;
+}
+
 void CacheManager::cache(Request& request, std::int32_t num_tokens) {
   constexpr auto kOperation = "CacheManager.commit";
   RequestState& state = state_of(kOperation, request);
@@ -269,7 +279,7 @@ void CacheManager::cache(Request& request, std::int32_t num_tokens) {
     throw_value_error(kOperation, "request '", request.request_id(), "' has ", request.num_tokens(),
                       " tokens, got ", num_tokens);
   }
-  if (!enable_caching()) return;
+  if (!enable_caching() || !fills_a_page(state, num_tokens)) return;
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   for (GroupId group = 0; group < num_groups(); ++group) {
     state.rows[index(group)].cache(pool_, coordinator_.policy(group),

@@ -199,6 +199,7 @@ class CacheManager {
   void start_rows(Request& request, const Demand& demand);
   std::int32_t first_needed_page(const PageRow& row, GroupId group,
                                  std::int32_t num_computed_tokens) const;
+  bool fills_a_page(const RequestState& state, std::int32_t num_tokens) const;
   bool has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const;
   RequestState& attach(Request& request);
   void detach(Request& request);
