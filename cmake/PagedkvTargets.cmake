@@ -15,11 +15,9 @@ if(PAGEDKV_SANITIZE)
   target_link_options(pagedkv_flags INTERFACE -fsanitize=${PAGEDKV_SANITIZE})
 endif()
 
-# pagedkv_test(NAME): builds tests/cpp/NAME.cc and registers each TEST with CTest.
+# pagedkv_test(NAME): adds tests/cpp/NAME.cc to the tests.
 function(pagedkv_test name)
-  add_executable(${name} ${name}.cc)
-  target_link_libraries(${name} PRIVATE pagedkv::core pagedkv_flags GTest::gtest_main GTest::gmock)
-  gtest_discover_tests(${name})
+  target_sources(pagedkv_tests PRIVATE ${name}.cc)
 endfunction()
 
 # pagedkv_benchmark(NAME): builds benchmarks/cpp/NAME.cc.
