@@ -14,10 +14,14 @@ LAYOUTS_WITHOUT_CACHING = (*LAYOUTS, "FF", "FSC", "MFS", "CSFM")
 PAGE_SIZES = (1, 2, 3, 4, 8, 16, 32)
 
 
-def random_config(rng: random.Random) -> Config:
+def random_config(
+    rng: random.Random, layout: str | None = None, enable_caching: bool | None = None
+) -> Config:
     """Any mix of groups that EasyDeL takes. Pools are small, so that pages are evicted."""
-    enable_caching = rng.random() < 0.85
-    layout = rng.choice(LAYOUTS if enable_caching else LAYOUTS_WITHOUT_CACHING)
+    if enable_caching is None:
+        enable_caching = rng.random() < 0.85
+    if layout is None:
+        layout = rng.choice(LAYOUTS if enable_caching else LAYOUTS_WITHOUT_CACHING)
     page_size = rng.choice(PAGE_SIZES)
     max_model_len = page_size * rng.randint(4, 24) + rng.randrange(page_size)
     window = rng.choice([2, page_size, 2 * page_size, rng.randint(2, 6 * page_size)])
