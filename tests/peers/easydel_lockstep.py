@@ -13,12 +13,14 @@ import itertools
 import random
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 from easydel_core import find_wheel, load
-from lockstep_pair import Config, Mismatch, Pair
-from lockstep_traffic import Traffic, random_config
+from lockstep_config import Config, random_config
+from lockstep_pair import Mismatch, Pair
+from lockstep_traffic import Traffic
 
 
 def run_scenario(
@@ -49,20 +51,23 @@ def main() -> None:
     parser.add_argument("easydel", type=Path, nargs="?")
     parser.add_argument("--ops", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ops-per-scenario", type=int, default=2_000)
+    parser.add_argument("--ops-per-scenario", type=int, default=1_000)
     parser.add_argument("--scenario", type=int, help="this one alone")
     options = parser.parse_args()
     easydel = load(options.easydel or find_wheel())
-    num_ops = num_scenarios = 0
+    num_ops = 0
+    counts: Counter[str] = Counter()
     begin = last_report = time.monotonic()
     alone = options.scenario is not None
-    for scenario in [options.scenario] if alone else itertools.count():
+    scenarios = [options.scenario] if alone else itertools.count()
+    for num_scenarios, scenario in enumerate(scenarios, 1):
         try:
             pair = run_scenario(easydel, options.seed, scenario, options.ops_per_scenario)
         except Mismatch as mismatch:
             sys.exit(str(mismatch))
         num_ops += pair.num_ops
-        num_scenarios += 1
+        counts.update(pair.counts)
+        counts["page evicted"] += pair.ours._core.num_evictions
         is_done = alone or num_ops >= options.ops
         if is_done or time.monotonic() > last_report + 10:
             last_report = time.monotonic()
@@ -72,6 +77,7 @@ def main() -> None:
                 flush=True,
             )
         if is_done:
+            print(", ".join(f"{name}: {count}" for name, count in counts.most_common()))
             break
 
 

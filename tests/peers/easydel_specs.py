@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import pagedkv
 from easydel_core import AttnMaskType, load
 
-
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "int8")
 
 

@@ -4,72 +4,18 @@ Where EasyDeL is known to be wrong, the pair goes round it, and says so: see the
 begin with `avoid_`, `extend_` or `forget_`, and test_easydel_differences.py, which shows each.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pagedkv.compat.easydel as ours_module
-
-SPECS = {
-    "full": "FullAttentionSpec",
-    "sliding": "SlidingWindowSpec",
-    "chunked": "ChunkedLocalAttentionSpec",
-    "mamba": "MambaSpec",
-}
-FIELDS = {"sliding": "sliding_window", "chunked": "attention_chunk_size"}
+from lockstep_config import Config
 
 
 class Mismatch(AssertionError):
     """The managers do not agree."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Layers of one kind: `reach` is the window or the chunk of those that have one."""
-
-    kind: str
-    page_size: int
-    reach: int = 0
-
-    def spec(self, interface: Any) -> Any:
-        """The group as the interface module of either side has it."""
-        spec = getattr(interface, SPECS[self.kind])
-        if self.kind == "mamba":
-            layers = spec(page_size=self.page_size, shapes=((2, 3),), dtype="float32")
-        else:
-            sizes = {"page_size": self.page_size, "num_kv_heads": 1, "head_size": 8}
-            reach = {FIELDS[self.kind]: self.reach} if self.kind in FIELDS else {}
-            layers = spec(**sizes, dtype="float32", use_mla=False, **reach)
-        return interface.CacheGroupSpec(layers)
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a manager is made from, and the shards that its callers name."""
-
-    groups: tuple[Group, ...]
-    num_pages: int
-    max_model_len: int
-    enable_caching: bool = True
-    use_eagle: bool = False
-    data_parallel_size: int | None = None
-
-    @property
-    def page_size(self) -> int:
-        """Tokens of the pages that requests are hashed in."""
-        return min(group.page_size for group in self.groups)
-
-    def manager(self, manager: Any, interface: Any) -> Any:
-        """A manager of either side."""
-        return manager(
-            num_pages=self.num_pages,
-            kv_cache_groups=[group.spec(interface) for group in self.groups],
-            max_model_len=self.max_model_len,
-            enable_caching=self.enable_caching,
-            use_eagle=self.use_eagle,
-        )
 
 
 @dataclass
@@ -89,6 +35,7 @@ class Pair:
       ours: pagedkv's.
       num_ops: Calls made to both.
       recent: The last of them.
+      counts: How often each call was made, and what happened.
       requests: Requests that are known to the managers, by their id.
     """
 
@@ -99,6 +46,7 @@ class Pair:
         self.ours = config.manager(ours_module.CacheManager, ours_module)
         self.num_ops = 0
         self.recent: deque[tuple[Any, ...]] = deque(maxlen=40)
+        self.counts: Counter[str] = Counter()
         self.requests: dict[str, Any] = {}
         # The group whose digests EasyDeL makes first, for all groups.
         self.hashing = next(
@@ -121,6 +69,7 @@ class Pair:
             "get_computed_pages", request, lambda m: m.get_computed_pages(request, **shard), shard
         )
         self.same("hit", (theirs.get_page_ids(), num_theirs), (ours.get_page_ids(), num_ours))
+        self.counts["hit"] += num_ours > 0
         self.compare()
         return Hit(theirs, ours, num_ours)
 
@@ -154,10 +103,12 @@ class Pair:
         self.note("allocate_slots", request, num_new_tokens, arguments)
         ours = call(self.ours)
         if ours is None and self.is_refused_by_shard(request, num_new_tokens, hit, arguments):
+            self.counts["refused by a shard"] += 1
             self.refuse_in_shard(request, hit, call)
             self.compare()
             return False
         theirs = call(self.theirs)
+        self.counts["refused"] += ours is None
         self.same("new pages", theirs and theirs.get_page_ids(), ours and ours.get_page_ids())
         self.compare()
         return ours is not None
@@ -194,6 +145,7 @@ class Pair:
 
     def note(self, name: str, request: Any, *arguments: Any) -> None:
         self.num_ops += 1
+        self.counts[name] += 1
         if request is None:
             self.recent.append((self.num_ops, name))
             return
@@ -229,7 +181,9 @@ class Pair:
 
     def compare_pages(self) -> None:
         self.ours.check_invariants()
-        for theirs, ours in zip(self.theirs.page_pool.pages, self.ours.page_pool.pages, strict=True):
+        for theirs, ours in zip(
+            self.theirs.page_pool.pages, self.ours.page_pool.pages, strict=True
+        ):
             if not theirs.is_null:
                 facts = [(page.ref_cnt, page.page_hash is not None) for page in (theirs, ours)]
                 self.same(f"holders and content of page {theirs.page_id}", *facts)
@@ -267,6 +221,7 @@ class Pair:
         if not self.config.enable_caching or self.hashing is None:
             return
         if self.num_unneeded(request) > self.num_cached(request):
+            self.counts["cached before it slides away"] += 1
             self.cache_pages(request, min(request.num_computed_tokens, request.num_tokens))
 
     def extend_hashes(self, request: Any, num_pages: int) -> None:
@@ -276,6 +231,7 @@ class Pair:
         for i in range(len(hashes), num_pages):
             tokens = request.all_token_ids[i * page_size : (i + 1) * page_size]
             hashes.append(utils.hash_page_tokens(hash, hashes[-1].hash_value, tokens, None))
+            self.counts["digest given to EasyDeL"] += 1
 
     def extend_hashes_of_resumed(self, request: Any) -> None:
         """EasyDeL looks up only the pages that were hashed when the request was preempted."""

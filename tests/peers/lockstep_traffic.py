@@ -7,42 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from easydel_core import SamplingParams
-from lockstep_pair import Config, Group, Hit, Pair
-
-LAYOUTS = ("F", "S", "C", "M", "FS", "SF", "FC", "CF", "FM", "MF", "FFS", "SSF", "FSSS", "FCC")
-LAYOUTS_WITHOUT_CACHING = (*LAYOUTS, "FF", "FSC", "MFS", "CSFM")
-PAGE_SIZES = (1, 2, 3, 4, 8, 16, 32)
-
-
-def random_config(
-    rng: random.Random, layout: str | None = None, enable_caching: bool | None = None
-) -> Config:
-    """Any mix of groups that EasyDeL takes. Pools are small, so that pages are evicted."""
-    if enable_caching is None:
-        enable_caching = rng.random() < 0.85
-    if layout is None:
-        layout = rng.choice(LAYOUTS if enable_caching else LAYOUTS_WITHOUT_CACHING)
-    page_size = rng.choice(PAGE_SIZES)
-    max_model_len = page_size * rng.randint(4, 24) + rng.randrange(page_size)
-    window = rng.choice([2, page_size, 2 * page_size, rng.randint(2, 6 * page_size)])
-    kinds = {
-        "F": Group("full", page_size),
-        "S": Group("sliding", page_size, max(window, 2)),
-        "C": Group("chunked", page_size, page_size * rng.randint(1, 5)),
-        "M": Group("mamba", page_size * (max_model_len // page_size + 1)),
-    }
-    num_pages = rng.choice([8, 12, 16, 24, 40, 80, 200]) * (2 if len(layout) > 1 else 1)
-    num_shards = rng.choice([None, None, None, 1, 2, 4])
-    if num_shards and rng.random() < 0.2:
-        num_pages += 1  # the shards do not divide it
-    return Config(
-        groups=tuple(kinds[letter] for letter in layout),
-        num_pages=min(num_pages, 200),
-        max_model_len=max_model_len,
-        enable_caching=enable_caching,
-        use_eagle="C" not in layout and rng.random() < 0.3,
-        data_parallel_size=num_shards,
-    )
+from lockstep_pair import Hit, Pair
 
 
 @dataclass(eq=False)
@@ -248,14 +213,10 @@ class Traffic:
             [self.rng.randrange(self.num_words) for _ in range(num_tokens)]
         )
         if not job.is_delayed and self.rng.random() < 0.5:
-            self.pair.cache_pages(
-                request, min(request.num_computed_tokens, request.num_tokens - 1)
-            )
+            self.pair.cache_pages(request, min(request.num_computed_tokens, request.num_tokens - 1))
         elif job.is_delayed and self.rng.random() < 0.2:
             job.is_delayed = False
-            self.pair.cache_pages(
-                request, min(request.num_computed_tokens, request.num_tokens)
-            )
+            self.pair.cache_pages(request, min(request.num_computed_tokens, request.num_tokens))
         if request.num_tokens >= job.length:
             self.finish(job)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pagedkv.compat.easydel as ours_module
 import pytest
-from lockstep_pair import Config, Group
+from lockstep_config import Config, Group
 
 FULL = Group("full", 4)
 

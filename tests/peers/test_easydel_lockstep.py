@@ -4,8 +4,8 @@ import random
 
 import pytest
 from easydel_lockstep import run_scenario
+from lockstep_config import LAYOUTS, LAYOUTS_WITHOUT_CACHING, random_config
 from lockstep_pair import Mismatch, Pair
-from lockstep_traffic import LAYOUTS, LAYOUTS_WITHOUT_CACHING, random_config
 
 
 def run_layout(easydel, layout, enable_caching):
