@@ -36,6 +36,7 @@ class Pair:
       num_ops: Calls made to both.
       recent: The last of them.
       counts: How often each call was made, and what happened.
+      gives_copies: Whether our manager gets another object in each call, of no class at all.
       requests: Requests that are known to the managers, by their id.
     """
 
@@ -44,6 +45,7 @@ class Pair:
         self.easydel = easydel
         self.theirs = config.manager(easydel.manager.CacheManager, easydel.interface)
         self.ours = config.manager(ours_module.CacheManager, ours_module)
+        self.gives_copies = False
         self.num_ops = 0
         self.recent: deque[tuple[Any, ...]] = deque(maxlen=40)
         self.counts: Counter[str] = Counter()
@@ -66,7 +68,7 @@ class Pair:
         self.requests[request.request_id] = request
         self.extend_hashes_of_resumed(request)
         (theirs, num_theirs), (ours, num_ours) = self.both(
-            "get_computed_pages", request, lambda m: m.get_computed_pages(request, **shard), shard
+            "get_computed_pages", request, lambda m, r: m.get_computed_pages(r, **shard), shard
         )
         self.same("hit", (theirs.get_page_ids(), num_theirs), (ours.get_page_ids(), num_ours))
         self.counts["hit"] += num_ours > 0
@@ -74,7 +76,9 @@ class Pair:
         return Hit(theirs, ours, num_ours)
 
     def no_hit(self) -> Hit:
-        return Hit(*self.both("create_empty_page_list", None, lambda m: m.create_empty_page_list()))
+        return Hit(
+            *self.both("create_empty_page_list", None, lambda m, _: m.create_empty_page_list())
+        )
 
     def allocate_slots(
         self, request: Any, num_new_tokens: int, hit: Hit | None = None, **arguments: Any
@@ -92,7 +96,7 @@ class Pair:
             total = request.num_computed_tokens + num_cached + num_new_tokens
             self.extend_hashes_without_parent(request, min(total, request.num_tokens), hit)
 
-        def call(manager: Any) -> Any:
+        def call(manager: Any, request: Any) -> Any:
             pages = None
             if hit is not None:
                 pages = hit.ours if manager is self.ours else hit.theirs
@@ -101,13 +105,13 @@ class Pair:
             )
 
         self.note("allocate_slots", request, num_new_tokens, arguments)
-        ours = call(self.ours)
+        ours = call(self.ours, self.as_given(request))
         if ours is None and self.is_refused_by_shard(request, num_new_tokens, hit, arguments):
             self.counts["refused by a shard"] += 1
             self.refuse_in_shard(request, hit, call)
             self.compare()
             return False
-        theirs = call(self.theirs)
+        theirs = call(self.theirs, request)
         self.counts["refused"] += ours is None
         self.same("new pages", theirs and theirs.get_page_ids(), ours and ours.get_page_ids())
         self.compare()
@@ -115,15 +119,15 @@ class Pair:
 
     def cache_pages(self, request: Any, num_tokens: int) -> None:
         self.extend_hashes_without_parent(request, num_tokens)
-        self.both("cache_pages", request, lambda m: m.cache_pages(request, num_tokens), num_tokens)
+        self.both("cache_pages", request, lambda m, r: m.cache_pages(r, num_tokens), num_tokens)
         self.compare()
 
     def free(self, request: Any) -> None:
-        self.both("free", request, lambda m: m.free(request))
+        self.both("free", request, lambda m, r: m.free(r))
         self.compare()
 
     def free_page_hashes(self, request: Any) -> None:
-        self.both("free_page_hashes", request, lambda m: m.free_page_hashes(request))
+        self.both("free_page_hashes", request, lambda m, r: m.free_page_hashes(r))
         self.requests.pop(request.request_id, None)
         self.compare()
 
@@ -131,14 +135,16 @@ class Pair:
         counts = self.both(
             "get_num_common_prefix_pages",
             request,
-            lambda m: m.get_num_common_prefix_pages(request, num_requests),
+            lambda m, r: m.get_num_common_prefix_pages(r, num_requests),
             num_requests,
         )
         self.same("common prefix", *counts)
         self.compare()
 
     def reset_prefix_cache(self) -> None:
-        self.same("reset", *self.both("reset_prefix_cache", None, lambda m: m.reset_prefix_cache()))
+        self.same(
+            "reset", *self.both("reset_prefix_cache", None, lambda m, _: m.reset_prefix_cache())
+        )
         self.compare()
 
     # --- comparing --------------------------------------------------------------------------------
@@ -153,10 +159,20 @@ class Pair:
         self.recent.append((self.num_ops, name, request.request_id, numbers, *arguments))
 
     def both(
-        self, name: str, request: Any, call: Callable[[Any], Any], *arguments: Any
+        self, name: str, request: Any, call: Callable[[Any, Any], Any], *arguments: Any
     ) -> tuple[Any, Any]:
         self.note(name, request, *arguments)
-        return call(self.theirs), call(self.ours)
+        return call(self.theirs, request), call(self.ours, self.as_given(request))
+
+    def as_given(self, request: Any) -> Any:
+        """The request as our manager gets it."""
+        if request is None or not self.gives_copies:
+            return request
+        names = "request_id num_tokens num_computed_tokens sampling_params status has_vision"
+        copy = SimpleNamespace(**{name: getattr(request, name) for name in names.split()})
+        copy.all_token_ids = list(request.all_token_ids)
+        copy.mm_features = list(request.mm_features)
+        return copy
 
     def same(self, what: str, theirs: Any, ours: Any) -> None:
         if theirs != ours:
@@ -288,11 +304,13 @@ class Pair:
         )
         return bool(num_wanted - len(waking) > num_free)
 
-    def refuse_in_shard(self, request: Any, hit: Hit | None, call: Callable[[Any], Any]) -> None:
+    def refuse_in_shard(
+        self, request: Any, hit: Hit | None, call: Callable[[Any, Any], Any]
+    ) -> None:
         """EasyDeL keeps the first groups' new pages, and moves the hit to the end of the queue."""
         has_hit = hit is not None and any(hit.theirs.pages)
         if len(self.config.groups) > 1 or has_hit:
             return
-        self.same("refusal in a full shard", call(self.theirs), None)
+        self.same("refusal in a full shard", call(self.theirs, request), None)
         if not self.theirs.coordinator.get_pages(request.request_id)[0]:
             self.theirs.free(request)  # it counts as one that was allocated

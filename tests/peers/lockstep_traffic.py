@@ -45,6 +45,7 @@ class Traffic:
         self.num_lookahead = rng.choice([0, 0, 1, 5])
         self.num_words = rng.choice([2, 50])
         self.has_images = rng.random() < 0.3 and self.config.groups[0].kind != "mamba"
+        pair.gives_copies = rng.random() < 0.25
         self.may_delay = rng.random() < 0.3
         self.texts: deque[list[int]] = deque([[]], maxlen=12)
         self.num_requests = 0
