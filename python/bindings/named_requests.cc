@@ -66,24 +66,37 @@ std::optional<LoraKey> lora_of(nb::handle object) {
 }
 
 // What besides the tokens decides the content of the first `num_tokens` of them. Images are named
-// by hash, but not where they are, so all of a prompt's pages are about all of them.
+// by hash, but not where they are, so all of a prompt's pages are about all of them. Where the
+// prompt fills no page they are a salt: the first page is going to contain what they stand for.
 ExtraKeys extra_keys_of(nb::handle object, std::int32_t num_tokens) {
   const AttributeNames& names = AttributeNames::get();
   std::vector<MultimodalItem> items;
-  const nb::object has_vision = optional_attribute(object, names.has_vision);
-  const nb::object features = optional_attribute(object, names.mm_features);
-  if (num_tokens > 0 && PyObject_IsTrue(has_vision.ptr()) == 1 && !features.is_none()) {
-    for (nb::handle feature : features) {
-      const std::string name =
-          text_of(feature, names.modality, "mm") + ":" + text_of(feature, names.mm_hash, "");
-      items.push_back({name, 0, num_tokens});
-    }
-  }
   std::optional<std::string> salt;
   if (!optional_attribute(object, names.cache_salt).is_none()) {
     salt = text_of(object, names.cache_salt, "");
   }
+  const nb::object has_vision = optional_attribute(object, names.has_vision);
+  const nb::object features = optional_attribute(object, names.mm_features);
+  if (PyObject_IsTrue(has_vision.ptr()) == 1 && !features.is_none()) {
+    for (nb::handle feature : features) {
+      const std::string name =
+          text_of(feature, names.modality, "mm") + ":" + text_of(feature, names.mm_hash, "");
+      if (num_tokens > 0) {
+        items.push_back({name, 0, num_tokens});
+      } else {
+        salt = salt.value_or("") + "\n" + name;
+      }
+    }
+  }
   return ExtraKeys(lora_of(object), std::move(items), std::move(salt));
+}
+
+// Whether requests with these keys and equal tokens have equal content, however many of the tokens
+// the keys were made for.
+bool name_the_same(const ExtraKeys& left, const ExtraKeys& right) {
+  return left.lora() == right.lora() && left.cache_salt() == right.cache_salt() &&
+         std::ranges::equal(left.mm_items(), right.mm_items(), {}, &MultimodalItem::identifier,
+                            &MultimodalItem::identifier);
 }
 
 }  // namespace
@@ -142,7 +155,9 @@ NamedRequest& NamedRequests::update(nb::handle object, const std::string& reques
   // A request that is new, or has nothing hashed yet, or may be another one of the same name.
   std::vector<TokenId> tokens;
   if (num_tokens > 0) tokens = tokens_of(object, 0, num_tokens, operation);
+  ExtraKeys keys = extra_keys_of(object, num_tokens);
   if (num_known > 0 && num_tokens >= num_known &&
+      name_the_same(keys, known->request->extra_keys()) &&
       std::ranges::equal(known->request->tokens(),
                          std::span(tokens).first(static_cast<std::size_t>(num_known)))) {
     known->request->append(std::span(tokens).subspan(static_cast<std::size_t>(num_known)));
@@ -150,8 +165,7 @@ NamedRequest& NamedRequests::update(nb::handle object, const std::string& reques
     return *known;
   }
   NamedRequest fresh;
-  fresh.request =
-      std::make_unique<Request>(request_id, std::move(tokens), extra_keys_of(object, num_tokens));
+  fresh.request = std::make_unique<Request>(request_id, std::move(tokens), std::move(keys));
   fresh.object = nb::borrow(object);
   NamedRequest& entry = requests_[request_id];
   std::swap(entry, fresh);  // the old one goes last: letting go of an object may run Python code

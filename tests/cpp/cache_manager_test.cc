@@ -547,6 +547,20 @@ void run_against_golden_manager(unsigned seed, std::size_t num_groups) {
   EXPECT_EQ(manager.pool().num_free_pages(), kPages - 1);
 }
 
+TEST(CacheManagerShardTest, RequestWithoutPagesIsInNoShard) {
+  const AttentionLayout layout{
+      .page_size = kPageSize, .num_kv_heads = 1, .head_size = 1, .dtype = DType("int8")};
+  const CacheGroupSpec chunked{ChunkedLocalAttentionSpec(layout, kPageSize), {}};
+  CacheManager manager(8, std::span(&chunked, 1), 32,
+                       {.enable_caching = false, .num_shards = 2, .as_easydel = true});
+  Request request("a", tokens_of(8));
+  ASSERT_TRUE(manager.allocate(request, {.num_new_tokens = 4, .shard = 1}));
+  EXPECT_THAT(manager.page_ids(request, 0), ElementsAre(4));
+  manager.set_num_computed_tokens(request, 4);  // the end of a chunk
+  ASSERT_TRUE(manager.allocate(request, {.num_new_tokens = 4}));
+  EXPECT_THAT(manager.page_ids(request, 0), ElementsAre(kNullPage, 1));
+}
+
 TEST(CacheManagerRandomTest, MatchesGoldenManager) {
   for (unsigned seed = 0; seed < 20; ++seed) {
     run_against_golden_manager(seed, 1);

@@ -3,56 +3,18 @@
     python tests/peers/easydel_specs.py EASYDEL
 
 EASYDEL is a folder with the `easydel` package (a checkout, or the unpacked wheel of easydel 0.3.0),
-or that wheel. Of it only `inference/esurge/core/interface.py` runs, with stand-ins for what it
-imports. Prints how many random cases agreed, or the first that did not.
+or that wheel. Prints how many random cases agreed, or the first that did not.
 """
 
 import argparse
-import enum
 import random
-import sys
-import tempfile
-import types
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
 import pagedkv
-
-
-class AttnMaskType(enum.StrEnum):
-    """EasyDeL's enum, which its package imports too much to give."""
-
-    FULL = "ATTN_MASK_FULL"
-    SLIDING = "ATTN_MASK_SLIDING"
-    CHUNK = "ATTN_MASK_CHUNK"
-
-
-def load_easydel(root: Path) -> Any:
-    """EasyDeL's `inference.esurge.core.interface`, unmodified."""
-    if root.suffix == ".whl":
-        unpacked = tempfile.mkdtemp()
-        with zipfile.ZipFile(root) as wheel:
-            wheel.extractall(unpacked, [n for n in wheel.namelist() if "/esurge/" in n])
-        root = Path(unpacked)
-    if not (root / "easydel/inference/esurge/core/interface.py").is_file():
-        sys.exit(f"no easydel package in {root}")
-    for name in ("easydel", "easydel.inference", "easydel.inference.esurge", "easydel.infra"):
-        package = types.ModuleType(name)
-        package.__path__ = [str(root / name.replace(".", "/"))]
-        sys.modules[name] = package
-    core = types.ModuleType("easydel.inference.esurge.core")
-    core.__path__ = [str(root / "easydel/inference/esurge/core")]
-    sys.modules[core.__name__] = core
-    utils = types.ModuleType("easydel.infra.utils")
-    utils.AttnMaskType = AttnMaskType  # type: ignore[attr-defined]
-    sys.modules[utils.__name__] = utils
-    from easydel.inference.esurge.core import interface
-
-    return interface
-
+from easydel_core import AttnMaskType, load
 
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "int8")
 
@@ -201,7 +163,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    theirs = load_easydel(options.easydel)
+    theirs = load(options.easydel).interface
     generator = random.Random(options.seed)
     for compare in (compare_specs, compare_configs, compare_budgets):
         for _ in range(options.cases):

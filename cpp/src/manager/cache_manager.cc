@@ -258,6 +258,8 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
     PageRow& row = state.rows[index(group)];
     row.skip(pool_, first_needed_page(row, group, num_computed_tokens));
   }
+  const auto holds_none = [](const PageRow& row) { return row.num_skipped() == row.size(); };
+  if (std::ranges::all_of(state.rows, holds_none)) state.shard = {};
   request.num_computed_tokens_ = num_computed_tokens;
 }
 

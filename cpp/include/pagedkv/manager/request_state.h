@@ -41,7 +41,7 @@ struct RequestState {
   Request* request = nullptr;             ///< Null: the entry is free.
   std::vector<PageRow> rows;              ///< One a group.
   std::int32_t num_allocated_tokens = 0;  ///< Tokens there is room for.
-  CommonShard shard;                      ///< Of the pages in the rows, and some that were.
+  CommonShard shard;  ///< Of the pages in the rows, and some that were there with them.
 };
 
 /// The shard that all pages of `rows` are in. O(pages).
