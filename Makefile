@@ -86,11 +86,12 @@ asan tsan: system-packages $(VENV)/installed
 
 # Against named rivals, in one run each. Figures hold for the machine they were made on.
 bench: SYSTEM_PACKAGES += libbenchmark-dev
-bench: system-packages $(VENV)/installed
+bench: system-packages $(VENV)/installed $(EASYDEL)
 	$(BIN)/cmake --preset release -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
 	$(BIN)/cmake --build build/release
 	for benchmark in hash pool; do build/release/benchmarks/cpp/$${benchmark}_benchmark; done
 	$(BIN)/python benchmarks/python/bench_ops.py
+	$(BIN)/python benchmarks/python/bench_scheduler_calls.py $(EASYDEL)
 
 # Long random campaigns: the manager against EasyDeL's, the state machine against the oracle, the ops
 # against the loop.
