@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from pagedkv.serving import llama
+from pagedkv.serving import dense
 from pagedkv.serving.gguf_weights import load_config, load_weights
 from pagedkv.serving.model_files import ModelFile, find_model
 from pagedkv.serving.tokenizer import ChatTokenizer

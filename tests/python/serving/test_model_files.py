@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pagedkv.serving.gguf_weights import load_config, load_weights
 from pagedkv.serving.model_files import ModelFile, ModelFileError, find_model
+from pagedkv.serving.models import load_model
 
 
 class FakeWheel:
@@ -67,21 +67,21 @@ def test_truncated_file_is_refused(tmp_path: Path, llama_path: Path, size: int) 
 
 def test_other_architecture_is_refused(tmp_path: Path, write_llama: Callable[..., Path]) -> None:
     path = write_llama(tmp_path / "model.gguf", architecture="mamba")
-    with pytest.raises(ModelFileError, match="is a 'mamba' model: only 'llama' is supported"):
-        load_config(ModelFile(path))
+    with pytest.raises(ModelFileError, match="is a 'mamba' model: only 'gemma3' and 'llama' are"):
+        load_model(ModelFile(path))
 
 
 def test_missing_tensor_is_named(tmp_path: Path, write_llama: Callable[..., Path]) -> None:
     file = ModelFile(write_llama(tmp_path / "a.gguf", leave_out="blk.1.ffn_up.weight"))
     with pytest.raises(ModelFileError, match=r"has no tensor 'blk\.1\.ffn_up\.weight'"):
-        load_weights(file, load_config(file))
+        load_model(file)
 
 
 def test_tensor_without_use_is_refused(tmp_path: Path, write_llama: Callable[..., Path]) -> None:
     bias = {"blk.0.attn_q.bias": np.zeros(32, np.float32)}
     file = ModelFile(write_llama(tmp_path / "a.gguf", add=bias))
     with pytest.raises(ModelFileError, match=r"has a tensor 'blk\.0\.attn_q\.bias'"):
-        load_weights(file, load_config(file))
+        load_model(file)
 
 
 def test_missing_metadata_is_named(llama_file: ModelFile) -> None:
