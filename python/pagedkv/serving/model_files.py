@@ -78,7 +78,8 @@ class ModelFile(GGUFReader):
                 magic = file.read(4)
         except OSError as error:
             raise ModelFileError(
-                f"[ModelFile] {self.path}: {error.strerror}; give --model a GGUF file"
+                f"[ModelFile] {self.path}: {error.strerror}; "
+                f"give --model a GGUF file, or one of {', '.join(MODELS)}"
             ) from error
         if magic != b"GGUF":
             raise ModelFileError(
