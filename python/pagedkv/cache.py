@@ -171,6 +171,7 @@ class PagedAttentionCache:
         context_lens: ArrayLike,
         *,
         scale: float | None = None,
+        sliding_window: ArrayLike | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Attends over the pages of each request in one layer; see `pagedkv.ops.paged_attention`.
 
@@ -181,6 +182,8 @@ class PagedAttentionCache:
           query_starts: int32, shape ``[requests + 1]``.
           context_lens: int32, shape ``[requests]``.
           scale: Of the scores; ``head_dim ** -0.5`` without it.
+          sliding_window: int, or int32 scalar array: how many tokens each sees, itself among them.
+            All without it.
 
         Returns:
           Shape ``[tokens, heads, head_dim]``, and how many requests and page ids were out of range,
@@ -195,6 +198,7 @@ class PagedAttentionCache:
             context_lens,
             layer=layer,
             scale=scale,
+            sliding_window=sliding_window,
         )
         return attention.output, attention.num_dropped
 

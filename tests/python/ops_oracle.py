@@ -43,7 +43,15 @@ def gather_pages(pages, page_ids, layer=None):
 
 
 def paged_attention(
-    query, key_pages, value_pages, page_table, query_starts, context_lens, layer=0, scale=None
+    query,
+    key_pages,
+    value_pages,
+    page_table,
+    query_starts,
+    context_lens,
+    layer=0,
+    scale=None,
+    window=None,
 ):
     """In float64, one query head of one token after the other."""
     num_layers, num_pages, page_size, kv_heads, head_dim = key_pages.shape
@@ -56,13 +64,20 @@ def paged_attention(
     for r, context in enumerate(map(int, context_lens)):
         start, end = starts[r : r + 2]
         is_in_order = start >= max(starts[: r + 1]) and 0 <= start <= end <= num_tokens
-        if not is_in_order or not end - start <= context <= width * page_size:
+        if (
+            (window is not None and window < 1)
+            or not is_in_order
+            or not end - start <= context <= width * page_size
+        ):
             num_dropped += 1
             continue
         if start == end:
             continue
         keys, values, positions = [], [], []
+        first_seen = 0 if window is None else max(0, context - (end - start) - window + 1)
         for i, page in enumerate(map(int, page_table[r, : -(-context // page_size)])):
+            if (i + 1) * page_size <= first_seen:
+                continue
             if not (layer_exists and 0 <= page < num_pages):
                 num_dropped += 1
                 continue
@@ -71,14 +86,16 @@ def paged_attention(
                 keys.append(key_pages[layer, page, position % page_size].astype(np.float64))
                 values.append(value_pages[layer, page, position % page_size].astype(np.float64))
         for token in range(start, end):
-            count = sum(position <= context - end + token for position in positions)
-            for head in range(heads if count else 0):
+            last = context - end + token
+            first = 0 if window is None else last - window + 1
+            seen = [i for i, position in enumerate(positions) if first <= position <= last]
+            for head in range(heads if seen else 0):
                 kv_head = head // (heads // kv_heads)
                 row = query[token, head].astype(np.float64) * scale
-                scores = np.array([row @ key[kv_head] for key in keys[:count]])
+                scores = np.array([row @ keys[i][kv_head] for i in seen])
                 weights = np.exp(scores - scores.max())
-                seen = np.array([value[kv_head] for value in values[:count]])
-                output[token, head] = weights / weights.sum() @ seen
+                rows = np.array([values[i][kv_head] for i in seen])
+                output[token, head] = weights / weights.sum() @ rows
     return output.astype(query.dtype), num_dropped
 
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -32,8 +33,8 @@ struct AttentionLayer {
 ///
 /// `query` and `output` point at the first of these heads in the first token; tokens are
 /// `layer.num_kv_heads * group_size` heads apart. The token at position `p` sees positions
-/// `[0, p]`, but for those whose page id is out of range. `page_ids` has an entry for each page up
-/// to the last token's.
+/// `(p - window, p]`, but for those whose page id is out of range. `page_ids` has an entry for each
+/// page up to the last token's; those that no token of the block sees are not read.
 struct AttentionBlock {
   const std::byte* query;
   std::byte* output;
@@ -43,9 +44,11 @@ struct AttentionBlock {
   int64_t kv_head;  // the first
   int64_t num_kv_heads;
   int64_t group_size;  // query heads of a kv head
+  int64_t window;      // at least 1
   float scale;
 
   int64_t num_rows() const { return num_tokens * num_kv_heads * group_size; }
+  int64_t first_visible() const { return std::max<int64_t>(0, first_position - window + 1); }
 };
 
 /// Computes one block. Thread-safe: writes only `block.output`, and `scratch`, which has

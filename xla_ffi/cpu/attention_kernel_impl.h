@@ -183,8 +183,10 @@ struct Scratch {
 };
 
 // Tokens of a request that exist, in order: absent ones are left out. Their rows have all heads.
+// Those before `first` are left of every window: they keep their places, and have no rows.
 template <typename T>
 struct Tile {
+  int first = 0;
   int size = 0;
   int64_t positions[kTileTokens];
   const T* keys[kTileTokens];
@@ -215,52 +217,65 @@ PAGEDKV_INLINE const float* as_floats(const T* row, int64_t dim, float* copy, in
   return copy;
 }
 
-// Fills the tile with the tokens from `position` on, and returns the position after the last.
+// Fills the tile with the tokens at [position, end). A token's place in its tile does not depend on
+// the block, or else the sums of a row would.
 template <typename T>
-PAGEDKV_TARGET int64_t fill(Tile<T>& tile, const AttentionLayer& layer, const AttentionBlock& block,
-                            int64_t position, int64_t end) {
+PAGEDKV_TARGET void fill(Tile<T>& tile, const AttentionLayer& layer, const AttentionBlock& block,
+                         int64_t position, int64_t end) {
   const int64_t key_row = layer.num_kv_heads * layer.key_dim;
   const int64_t value_row = layer.num_kv_heads * layer.value_dim;
   const T* keys = reinterpret_cast<const T*>(layer.keys) + block.kv_head * layer.key_dim;
   const T* values = reinterpret_cast<const T*>(layer.values) + block.kv_head * layer.value_dim;
-  tile.size = 0;
-  while (position < end && tile.size < kTileTokens) {
+  const int64_t first_visible = block.first_visible();
+  tile.first = tile.size = 0;
+  while (position < end) {
     const int64_t page = position / layer.page_size, offset = position % layer.page_size;
-    const int64_t room = kTileTokens - tile.size;
-    const int64_t count = std::min({layer.page_size - offset, end - position, room});
+    const int64_t count = std::min(layer.page_size - offset, end - position);
     const int32_t page_id = block.page_ids[page];
     if (in_range(page_id, layer.num_pages)) {
       const int64_t slot = page_id * layer.page_size + offset;
       for (int64_t i = 0; i < count; ++i, ++tile.size) {
         tile.positions[tile.size] = position + i;
+        if (position + i < first_visible) {
+          tile.first = tile.size + 1;
+          continue;
+        }
         tile.keys[tile.size] = keys + (slot + i) * key_row;
         tile.values[tile.size] = values + (slot + i) * value_row;
       }
     }
     position += count;
   }
-  return position;
 }
 
 // Head `head` of the block: its rows where they are, or copies in the scratch.
 template <typename T>
 PAGEDKV_TARGET void take_head(const Tile<T>& tile, const AttentionLayer& layer,
                               const Scratch& scratch, int64_t head, HeadTile& rows) {
-  for (int t = 0; t < tile.size; ++t) {
+  for (int t = tile.first; t < tile.size; ++t) {
     rows.keys[t] = as_floats(tile.keys[t] + head * layer.key_dim, layer.key_dim,
                              scratch.keys + t * scratch.key_stride, scratch.key_stride);
     rows.values[t] = as_floats(tile.values[t] + head * layer.value_dim, layer.value_dim,
                                scratch.values + t * scratch.value_stride, scratch.value_stride);
   }
-  // Whole blocks of tokens are scored; what is beyond the last is not used.
+  // Whole blocks of tokens are scored; what is beyond the first and the last is not used.
+  for (int t = tile.first; t % kTokenBlock != 0; --t) rows.keys[t - 1] = rows.keys[tile.first];
   for (int t = tile.size; t % kTokenBlock != 0; ++t) rows.keys[t] = rows.keys[tile.size - 1];
 }
 
-// weights[r][t] = query row r times key t, for the first `num_tokens` tokens of the tile.
+// Tokens [begin, end) of a tile.
+struct Range {
+  int begin, end;
+
+  PAGEDKV_INLINE bool empty() const { return begin >= end; }
+};
+
+// weights[r][t] = query row r times key t, for some tokens of the tile, in whole blocks of them.
 template <int kRows>
-PAGEDKV_TARGET void score(const float* const* keys, int num_tokens, const float* query,
+PAGEDKV_TARGET void score(const float* const* keys, Range tokens, const float* query,
                           int64_t stride, float* weights) {
-  for (int token = 0; token < num_tokens; token += kTokenBlock) {
+  for (int token = tokens.begin - tokens.begin % kTokenBlock; token < tokens.end;
+       token += kTokenBlock) {
     Floats dots[kRows][kTokenBlock] = {};
     for (int64_t at = 0; at < stride; at += kWidth) {
       Floats rows[kRows];
@@ -277,14 +292,17 @@ PAGEDKV_TARGET void score(const float* const* keys, int num_tokens, const float*
   }
 }
 
-// Turns the scores of the `num_visible` tokens a row sees into weights, and brings what the row has
-// summed so far to the new maximum.
-PAGEDKV_TARGET void soften(float* weights, int num_visible, float& maximum, float& total,
+// Turns the scores of the tokens a row sees into weights, and brings what the row has summed so far
+// to the new maximum.
+PAGEDKV_TARGET void soften(float* weights, Range visible, float& maximum, float& total,
                            float* accumulator, int64_t stride) {
-  const int end = static_cast<int>(padded(num_visible));
-  for (int i = num_visible; i < end; ++i) weights[i] = -std::numeric_limits<float>::infinity();
-  Floats highest = load(weights);
-  for (int i = kWidth; i < end; i += kWidth) {
+  constexpr float kUnseen = -std::numeric_limits<float>::infinity();
+  const int begin = visible.begin - visible.begin % kWidth;
+  const int end = static_cast<int>(padded(visible.end));
+  for (int i = begin; i < visible.begin; ++i) weights[i] = kUnseen;
+  for (int i = visible.end; i < end; ++i) weights[i] = kUnseen;
+  Floats highest = load(weights + begin);
+  for (int i = begin + kWidth; i < end; i += kWidth) {
     const Floats scores = load(weights + i);
     highest = scores > highest ? scores : highest;
   }
@@ -297,7 +315,7 @@ PAGEDKV_TARGET void soften(float* weights, int num_visible, float& maximum, floa
     }
   }
   Floats sum_of_weights = {};
-  for (int i = 0; i < end; i += kWidth) {
+  for (int i = begin; i < end; i += kWidth) {
     const Floats exponentials = exponential(load(weights + i) - maximum);
     store(weights + i, exponentials);
     sum_of_weights += exponentials;
@@ -305,9 +323,9 @@ PAGEDKV_TARGET void soften(float* weights, int num_visible, float& maximum, floa
   total += sum(sum_of_weights);
 }
 
-// accumulator[r] += weights[r][t] * value t, for tokens [begin, end) and some columns.
+// accumulator[r] += weights[r][t] * value t, for some tokens and some columns.
 template <int kRows, int kVectors>
-PAGEDKV_INLINE void accumulate_columns(const float* const* values, int begin, int end,
+PAGEDKV_INLINE void accumulate_columns(const float* const* values, Range tokens,
                                        const float* weights, float* accumulator, int64_t stride,
                                        int64_t column) {
   Floats sums_of[kRows][kVectors];
@@ -316,7 +334,7 @@ PAGEDKV_INLINE void accumulate_columns(const float* const* values, int begin, in
       sums_of[r][v] = load(accumulator + r * stride + column + v * kWidth);
     }
   }
-  for (int t = begin; t < end; ++t) {
+  for (int t = tokens.begin; t < tokens.end; ++t) {
     for (int v = 0; v < kVectors; ++v) {
       const Floats value = load(values[t] + column + v * kWidth);
       for (int r = 0; r < kRows; ++r) sums_of[r][v] += weights[r * kTileTokens + t] * value;
@@ -330,47 +348,55 @@ PAGEDKV_INLINE void accumulate_columns(const float* const* values, int begin, in
 }
 
 template <int kRows>
-PAGEDKV_TARGET void accumulate(const float* const* values, int begin, int end, const float* weights,
+PAGEDKV_TARGET void accumulate(const float* const* values, Range tokens, const float* weights,
                                float* accumulator, int64_t stride) {
+  if (tokens.empty()) return;
   constexpr int64_t kBlock = kVectorBlock * kWidth;
   int64_t column = 0;
   for (; column + kBlock <= stride; column += kBlock) {
-    accumulate_columns<kRows, kVectorBlock>(values, begin, end, weights, accumulator, stride,
-                                            column);
+    accumulate_columns<kRows, kVectorBlock>(values, tokens, weights, accumulator, stride, column);
   }
   for (; column < stride; column += kWidth) {
-    accumulate_columns<kRows, 1>(values, begin, end, weights, accumulator, stride, column);
+    accumulate_columns<kRows, 1>(values, tokens, weights, accumulator, stride, column);
   }
 }
 
-// How many tokens of the tile the query at `position` sees. They are its first: attention is
-// causal.
+// The tokens of the tile that the query at `position` sees. They are neighbours: attention is
+// causal, and goes back as far as the window.
 template <typename T>
-PAGEDKV_INLINE int num_visible(const Tile<T>& tile, int64_t position) {
-  int count = tile.size;
-  while (count > 0 && tile.positions[count - 1] > position) --count;
-  return count;
+PAGEDKV_INLINE Range visible_to(const Tile<T>& tile, int64_t position, int64_t window) {
+  Range range{tile.first, tile.size};
+  while (!range.empty() && tile.positions[range.end - 1] > position) --range.end;
+  while (!range.empty() && tile.positions[range.begin] <= position - window) ++range.begin;
+  return range;
 }
 
-// Rows [row, row + kRows) of the scratch over one tile, of which they see `visible` tokens each.
+// Rows [row, row + kRows) of the scratch over one tile. What they see of it, `visible`, begins and
+// ends no earlier from row to row.
 template <int kRows>
-PAGEDKV_TARGET void attend_rows(const HeadTile& tile, const int* visible, const Scratch& scratch,
+PAGEDKV_TARGET void attend_rows(const HeadTile& tile, const Range* visible, const Scratch& scratch,
                                 int64_t row) {
-  if (visible[kRows - 1] == 0) return;
+  const Range any{visible[0].begin, visible[kRows - 1].end};
+  if (any.empty()) return;
   float* accumulator = scratch.accumulator + row * scratch.value_stride;
-  score<kRows>(tile.keys, visible[kRows - 1], scratch.query + row * scratch.key_stride,
-               scratch.key_stride, scratch.weights);
+  score<kRows>(tile.keys, any, scratch.query + row * scratch.key_stride, scratch.key_stride,
+               scratch.weights);
   for (int r = 0; r < kRows; ++r) {
-    if (visible[r] == 0) continue;
+    if (visible[r].empty()) continue;
     soften(scratch.weights + r * kTileTokens, visible[r], scratch.maximum[row + r],
            scratch.total[row + r], accumulator + r * scratch.value_stride, scratch.value_stride);
   }
-  // What only the later rows see must not touch the others, were it by a weight of zero: the
-  // value could be NaN.
-  accumulate<kRows>(tile.values, 0, visible[0], scratch.weights, accumulator, scratch.value_stride);
-  for (int r = 1; r < kRows; ++r) {
-    if (visible[r] == visible[0]) continue;
-    accumulate<1>(tile.values, visible[0], visible[r], scratch.weights + r * kTileTokens,
+  // What only some rows see must not touch the others, were it by a weight of zero: the value could
+  // be NaN. Each row adds its tokens in order, whether all see them or it alone.
+  const Range all{visible[kRows - 1].begin, std::max(visible[0].end, visible[kRows - 1].begin)};
+  for (int r = 0; r < kRows; ++r) {
+    accumulate<1>(tile.values, {visible[r].begin, std::min(all.begin, visible[r].end)},
+                  scratch.weights + r * kTileTokens, accumulator + r * scratch.value_stride,
+                  scratch.value_stride);
+  }
+  accumulate<kRows>(tile.values, all, scratch.weights, accumulator, scratch.value_stride);
+  for (int r = 0; r < kRows; ++r) {
+    accumulate<1>(tile.values, {all.end, visible[r].end}, scratch.weights + r * kTileTokens,
                   accumulator + r * scratch.value_stride, scratch.value_stride);
   }
 }
@@ -383,9 +409,10 @@ PAGEDKV_TARGET void attend_head(const Tile<T>& tile, const HeadTile& rows,
   const int64_t first_row = head * num_rows;
   for (int64_t row = 0; row < num_rows; row += kRowBlock) {
     const int64_t count = std::min<int64_t>(kRowBlock, num_rows - row);
-    int visible[kRowBlock];
+    Range visible[kRowBlock];
     for (int64_t r = 0; r < count; ++r) {
-      visible[r] = num_visible(tile, block.first_position + (row + r) / block.group_size);
+      const int64_t position = block.first_position + (row + r) / block.group_size;
+      visible[r] = visible_to(tile, position, block.window);
     }
     if (count == kRowBlock) attend_rows<kRowBlock>(rows, visible, scratch, first_row + row);
     if (count == 2) attend_rows<2>(rows, visible, scratch, first_row + row);
@@ -446,9 +473,10 @@ PAGEDKV_TARGET void attend_as(const AttentionLayer& layer, const AttentionBlock&
   Tile<T> tile;
   HeadTile rows;
   const int64_t end = block.first_position + block.num_tokens;
-  for (int64_t position = 0; position < end;) {
-    position = fill(tile, layer, block, position, end);
-    if (tile.size == 0) continue;  // no page of these exists
+  const int64_t first_tile = block.first_visible() / kTileTokens * kTileTokens;
+  for (int64_t position = first_tile; position < end; position += kTileTokens) {
+    fill(tile, layer, block, position, std::min(end, position + kTileTokens));
+    if (tile.first == tile.size) continue;  // no page of these exists
     for (int64_t head = 0; head < block.num_kv_heads; ++head) {
       take_head(tile, layer, scratch, head, rows);
       attend_head(tile, rows, block, scratch, head);

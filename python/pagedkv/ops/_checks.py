@@ -138,11 +138,29 @@ def as_layer(operation: str, layer: ArrayLike | None, pages: HasShape) -> ArrayL
         if not 0 <= layer < pages.shape[0]:
             raise IndexError(f"[{operation}] layer {layer} is out of range [0, {pages.shape[0]})")
         return np.int32(layer)
-    scalar = as_array(operation, "layer", layer)
-    check_int32(operation, "layer", scalar)
+    return _as_scalar(operation, "layer", layer)
+
+
+def as_window(operation: str, window: ArrayLike | None) -> ArrayLike:
+    """``window`` as an int32 scalar; without one, a token sees all that int32 can count.
+
+    A Python int is known now, so it is checked now.
+    """
+    if window is None:
+        return np.int32(_MAX_INT32)
+    if isinstance(window, int) and not isinstance(window, bool):
+        if window < 1:
+            raise ValueError(f"[{operation}] sliding_window must be at least 1, got {window}")
+        return np.int32(min(window, _MAX_INT32))
+    return _as_scalar(operation, "sliding_window", window)
+
+
+def _as_scalar(operation: str, name: str, value: ArrayLike) -> ArrayLike:
+    scalar = as_array(operation, name, value)
+    check_int32(operation, name, scalar)
     if scalar.shape != ():
-        raise ValueError(f"[{operation}] layer must be a scalar, got {_text(scalar.shape)}")
-    return layer
+        raise ValueError(f"[{operation}] {name} must be a scalar, got {_text(scalar.shape)}")
+    return value
 
 
 def bits(dtype: Any) -> int:

@@ -31,17 +31,19 @@ def paged_attention(
     *,
     layer: ArrayLike | None = None,
     scale: float | None = None,
+    sliding_window: ArrayLike | None = None,
     mode: Mode = "drop",
 ) -> PagedAttention:
     """Attends from the newest tokens of each request to all of its tokens so far.
 
     One call serves a ragged batch, chunks of prompts and decodes mixed: the query tokens of request
     ``r`` are ``query[query_starts[r]:query_starts[r + 1]]``, and they are the last of its
-    ``context_lens[r]`` tokens. Each sees the tokens up to itself. Query heads share the kv heads in
-    equal groups, neighbours together.
+    ``context_lens[r]`` tokens. Each sees the tokens up to itself, or with a window of ``w`` the last
+    ``w`` of these. Query heads share the kv heads in equal groups, neighbours together.
 
     On the CPU the pages are read where they are, so neither time nor memory depends on the width of
-    the page table or the size of the pool. Sums are float32, whatever the dtype. A token's output
+    the page table or the size of the pool. Nor does time on what is left of all windows: those
+    pages are not read, so their ids may be the null page, or any other. Sums are float32, whatever the dtype. A token's output
     depends on its own request alone, to the last bit. Write the K/V of the query tokens first, and
     pass the pools that `write_kv` returned.
 
@@ -55,15 +57,20 @@ def paged_attention(
       value_pages: The dtype and shape of ``key_pages``, but for ``head_dim``.
       page_table: int32, shape ``[requests, width]``. Entry ``[r, i]`` is the page of tokens
         ``i * page_size ...`` of request ``r``; those beyond its last token are not read.
-      query_starts: int32, shape ``[requests + 1]``, non-decreasing, in ``[0, tokens]``.
+      query_starts: int32, shape ``[requests + 1]``, non-decreasing, in ``[0, tokens]``. An entry
+        that is too high drops the later requests that start below it too, because no two requests
+        may share a token.
       context_lens: int32, shape ``[requests]``: the tokens whose K/V is in the pages, the query
         tokens among them, so at least as many, and at most ``width * page_size``.
       layer: int, or int32 scalar array, in ``[0, layers)``. For pools with a layer axis.
       scale: Factor of the scores; ``head_dim ** -0.5`` without it.
+      sliding_window: int, or int32 scalar array so that layers of one `jax.lax.scan` can differ, at
+        least 1: how many tokens each sees, itself among them. Token ``t`` attends to tokens ``t -
+        sliding_window + 1`` to ``t``, as Hugging Face defines it. All tokens without it.
       mode: What becomes of what is out of range. "drop" leaves a page out as if its tokens did not
-        exist, gives zeros for a request with a wrong length or start, and counts both. "raise"
-        fails with `jax.errors.JaxRuntimeError` and is for debugging. Only the CPU can raise, other
-        platforms drop.
+        exist, gives zeros for a request with a wrong length or start, and counts both; with a window
+        below 1 every request is wrong. "raise" fails with `jax.errors.JaxRuntimeError` and is for
+        debugging. Only the CPU can raise, other platforms drop.
 
     Returns:
       ``output``: the dtype of ``query``, shape ``[tokens, heads, value head_dim]``; zeros for tokens
@@ -72,7 +79,8 @@ def paged_attention(
 
     Raises:
       TypeError: If an operand is no array or of the wrong dtype, or ``scale`` is no number.
-      ValueError: If shapes do not fit together, or ``mode`` is unknown; also when differentiated.
+      ValueError: If shapes do not fit together, ``sliding_window`` is an int below 1, or ``mode`` is
+        unknown; also when differentiated.
       IndexError: If ``layer`` is a Python int out of range.
 
     Example:
@@ -120,6 +128,7 @@ def paged_attention(
             query_starts,
             context_lens,
             _checks.as_layer(operation, layer, keys),
+            _checks.as_window(operation, sliding_window),
             layered=layered,
             scale=_scale(operation, scale, queries.shape[-1]),
             mode=mode,

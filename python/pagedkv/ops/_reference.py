@@ -57,6 +57,7 @@ def paged_attention(
     query_starts: jax.Array,
     context_lens: jax.Array,
     layer: jax.Array,
+    sliding_window: jax.Array,
     *,
     layered: bool,
     scale: float,
@@ -74,8 +75,13 @@ def paged_attention(
         & (ends <= num_tokens)
         & (context_lens >= ends - starts)
         & (context_lens <= min(width * page_size, _MAX_INT32))
+        & (sliding_window >= 1)
     )
-    is_read = jnp.arange(width) * page_size < context_lens[:, None]
+    first_of_page = jnp.arange(width) * page_size
+    first_position = (context_lens - (ends - starts))[:, None]  # of the queries
+    is_read = (first_of_page < context_lens[:, None]) & (
+        first_position - (first_of_page + page_size - 1) < sliding_window
+    )
     missing = is_read & ~exists & (valid & (ends > starts))[:, None]
     num_dropped = jnp.sum(~valid, dtype=jnp.int32) + jnp.sum(missing, dtype=jnp.int32)
 
@@ -87,10 +93,12 @@ def paged_attention(
     owns = valid & (starts <= token) & (token < ends)  # [tokens, requests]
     owner = jnp.argmax(owns, axis=1)
     position = (context_lens - ends)[owner] + token[:, 0]
+    age = position[:, None] - jnp.arange(width * page_size)
     visible = (
         jnp.any(owns, axis=1)[:, None]
         & jnp.repeat(exists[owner], page_size, axis=1)
-        & (jnp.arange(width * page_size) <= position[:, None])
+        & (age >= 0)
+        & (age < sliding_window)
     )
 
     def context(pages: jax.Array) -> jax.Array:

@@ -6,15 +6,15 @@ import numpy as np
 
 from pagedkv import Request
 
-from .paged_llama import IntArray, StepInputs
+from .paged_model import IntArray, StepInputs
 
 
 def lay_out(
     requests: Sequence[Request],
     counts: IntArray,
     *,
-    slots: IntArray,
-    page_table: IntArray,
+    slots: Sequence[IntArray],
+    page_tables: Sequence[IntArray],
     num_tokens: int,
     num_requests: int,
 ) -> StepInputs:
@@ -23,8 +23,8 @@ def lay_out(
     Args:
       requests: Not yet committed: their next tokens are those after ``num_computed_tokens``.
       counts: int32 ``[n]``, each at least 1.
-      slots: int32 ``[sum(counts)]``, as ``CacheManager.slot_mapping`` gives them.
-      page_table: int32 ``[n, width]``, as ``CacheManager.page_table`` gives it.
+      slots: int32 ``[sum(counts)]`` for each group, as ``CacheManager.slot_mapping`` gives them.
+      page_tables: int32 ``[n, width]`` for each group, as ``CacheManager.page_table`` gives them.
       num_tokens, num_requests: What the arrays are padded to.
 
     Returns:
@@ -37,8 +37,8 @@ def lay_out(
     return StepInputs(
         tokens=_pad(np.concatenate(tokens), num_tokens, 0),
         positions=_pad(np.concatenate(spans), num_tokens, 0),
-        slot_mapping=_pad(slots, num_tokens, -1),
-        page_table=_pad(page_table, num_requests, 0),
+        slot_mapping=np.stack([_pad(group, num_tokens, -1) for group in slots]),
+        page_table=np.stack([_pad(group, num_requests, 0) for group in page_tables]),
         query_starts=_pad(np.concatenate([[0], ends]), num_requests + 1, ends[-1]),
         context_lens=_pad(np.array(first) + counts, num_requests, 0),
     )

@@ -5,21 +5,22 @@ The life of a request, and the calls of `CacheManager` on its way:
   submit   to the queue
   admit    to the batch: `match` finds the prefix that others have computed, `allocate` adopts it
   run      `allocate` makes room for the next tokens; the model writes their K/V to the slots of
-           `slot_mapping` and reads the pages of `page_table`; `commit` shows them to others. One
-           step of the model serves chunks of prompts and decoding requests together
+           `slot_mapping` and reads the pages of `page_table`, of each group of layers; `commit` shows
+           them to others. One step serves chunks of prompts and decoding requests together
   preempt  back to the queue, when the pool is full: `free`, and computed again later
   finish   `free`
 """
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request
+from pagedkv import CacheManager, Request
 
 from .batching import lay_out
-from .paged_llama import IntArray, PagedLlama
+from .paged_model import IntArray, PagedModel
 from .stats import EngineStats, Stopwatch
 
 
@@ -60,7 +61,7 @@ class Engine:
 
     def __init__(
         self,
-        model: PagedLlama,
+        model: PagedModel,
         *,
         eos_id: int,
         num_pages: int = 640,
@@ -71,20 +72,12 @@ class Engine:
     ) -> None:
         _require_at_least(2, num_pages=num_pages)
         _require_at_least(1, page_size=page_size, batch_size=batch_size, chunk_size=chunk_size)
-        config = model.config
-        spec = FullAttentionSpec(
-            page_size=page_size,
-            num_kv_heads=config.num_kv_heads,
-            head_size=config.head_dim,
-            dtype="float32",
-        )
+        groups = model.make_groups(page_size)
         self.model = model
         self.manager = CacheManager(
             num_pages=num_pages,
-            kv_cache_groups=[
-                CacheGroupSpec(spec, [f"layer.{i}" for i in range(config.num_layers)])
-            ],
-            max_model_len=config.max_model_len,
+            kv_cache_groups=groups,
+            max_model_len=model.config.max_model_len,
             enable_caching=prefix_cache,
         )
         self.cache = model.make_cache(num_pages, page_size)
@@ -94,7 +87,10 @@ class Engine:
         self._eos_id = eos_id
         self._batch_size = batch_size
         self._chunk_size = chunk_size
-        self._table_width = min(-(-config.max_model_len // page_size), num_pages - 1)
+        self._specs = [group.kv_cache_spec for group in groups]
+        self._table_width = -(-model.config.max_model_len // page_size)
+        if None in model.config.windows:  # a group that keeps all its pages
+            self._table_width = min(self._table_width, num_pages - 1)
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []  # oldest first
 
@@ -207,13 +203,16 @@ class Engine:
         requests = [generation.request for generation, _ in work]
         counts = np.array([count for _, count in work], np.int32)
         with self.stats.in_pagedkv:
-            slots = self.manager.slot_mapping(requests, counts)
-            page_table = self.manager.page_table(requests, self._table_width)
+            groups = range(self.manager.num_groups)
+            slots = [self.manager.slot_mapping(requests, counts, group) for group in groups]
+            page_tables = [
+                self.manager.page_table(requests, self._table_width, group) for group in groups
+            ]
         inputs = lay_out(
             requests,
             counts,
             slots=slots,
-            page_table=page_table,
+            page_tables=page_tables,
             num_tokens=num_tokens,
             num_requests=self._batch_size,
         )
@@ -265,13 +264,22 @@ class Engine:
                 f"{operation} {len(prompt)} prompt tokens and {max_new_tokens} new ones: "
                 f"the model takes at most {max_model_len}"
             )
-        # The last token is never computed.
-        num_pages = -(-(num_tokens - 1) // self.manager.page_size)
+        num_pages = self._num_pages_for(num_tokens - 1)  # the last token is never computed
         if num_pages > self.manager.num_pages - 1:
             raise ValueError(
                 f"{operation} {num_tokens} tokens need {num_pages} pages of "
                 f"{self.manager.page_size}: the pool has {self.manager.num_pages - 1} to give"
             )
+
+    def _num_pages_for(self, num_tokens: int) -> int:
+        """Most pages that a request of so many tokens holds at a time, in all groups."""
+        page_size = self.manager.page_size
+
+        def most(spec: Any) -> int:
+            limit = spec.max_memory_usage_bytes(num_tokens, max_num_batched_tokens=self._chunk_size)
+            return int(min(-(-num_tokens // page_size), limit // spec.page_size_bytes))
+
+        return sum(map(most, self._specs))
 
 
 class _Budget:

@@ -1,24 +1,25 @@
-"""A llama model in plain JAX. It does not know how keys and values are stored.
+"""The llama family: its sizes, its weights in a GGUF file, and what it computes."""
 
-Shapes use these letters: T tokens, D head_dim, H query heads, K key/value heads. Nothing here asks
-which request a token belongs to; that is up to the attention.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-Store = TypeVar("Store")
+from .family import Family
+from .gguf_weights import FloatArray, Tensors
+from .layers import Attend, Store, linear, rms_norm, rotate
+from .model_files import ModelFile
 
-# (store, layer, query [T, H, D], key [T, K, D], value [T, K, D])
-#   -> (store that holds the new keys and values too, attended [T, H, D])
-Attend = Callable[
-    [Store, jax.Array, jax.Array, jax.Array, jax.Array],
-    tuple[Store, jax.Array],
-]
+# Field of LayerWeights -> the tensors of one layer it joins, one after the other by output row.
+LAYER_TENSORS = {
+    "attention_norm": ("attn_norm",),
+    "qkv": ("attn_q", "attn_k", "attn_v"),
+    "attention_output": ("attn_output",),
+    "ffn_norm": ("ffn_norm",),
+    "gate_up": ("ffn_gate", "ffn_up"),
+    "ffn_down": ("ffn_down",),
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,15 @@ class LlamaConfig:
     rope_base: float
     rms_eps: float
 
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        return (None,) * self.num_layers
+
 
 class LayerWeights(NamedTuple):
     """Weights of all layers, stacked: each array has a leading axis of ``num_layers``.
 
-    Matrices are ``[out, in]``, as GGUF files have them.
+    Matrices are ``[out, in]``, as GGUF files have them. H query heads, K kv heads, D head_dim.
     """
 
     attention_norm: jax.Array  # [layers, width]
@@ -56,6 +61,61 @@ class LlamaWeights(NamedTuple):
     layers: LayerWeights
     output_norm: jax.Array  # [width]
     output: jax.Array  # [vocab, width]; the embedding itself where the two are tied
+
+
+def load_config(file: ModelFile) -> LlamaConfig:
+    """Reads the sizes of the model.
+
+    Raises:
+      ModelFileError: If a size is missing.
+    """
+    width = file.require("llama.embedding_length")
+    num_heads = file.require("llama.attention.head_count")
+    return LlamaConfig(
+        num_layers=file.require("llama.block_count"),
+        width=width,
+        num_heads=num_heads,
+        num_kv_heads=file.metadata.get("llama.attention.head_count_kv", num_heads),
+        head_dim=file.metadata.get("llama.attention.key_length", width // num_heads),
+        ffn_width=file.require("llama.feed_forward_length"),
+        vocab_size=len(file.require("tokenizer.ggml.tokens")),
+        max_model_len=file.require("llama.context_length"),
+        rope_base=file.metadata.get("llama.rope.freq_base", 10_000.0),
+        rms_eps=file.require("llama.attention.layer_norm_rms_epsilon"),
+    )
+
+
+def load_weights(file: ModelFile, config: LlamaConfig) -> LlamaWeights:
+    """Dequantises every tensor to f32 and stacks the layers for ``lax.scan``.
+
+    Raises:
+      ModelFileError: If a tensor is missing, or one is there that a plain llama has no use for.
+    """
+    heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
+
+    def unpermute(name: str, rows: FloatArray) -> FloatArray:
+        return unpermute_rope_rows(rows, heads[name]) if name in heads else rows
+
+    tensors = Tensors(file)
+    embedding = jnp.asarray(tensors.take("token_embd"))
+    weights = LlamaWeights(
+        embedding=embedding,
+        layers=LayerWeights(**tensors.take_layers(config.num_layers, LAYER_TENSORS, unpermute)),
+        output_norm=jnp.asarray(tensors.take("output_norm")),
+        output=jnp.asarray(tensors.take("output")) if "output" in tensors else embedding,
+    )
+    tensors.require_empty("llama")
+    return weights
+
+
+def unpermute_rope_rows(rows: FloatArray, num_heads: int) -> FloatArray:
+    """Puts the query or key rows of each head back from (x0 y0 x1 y1 ...) to (x0 x1 ... y0 y1 ...).
+
+    llama GGUFs interleave the two halves that rotary embeddings rotate together;
+    ``layers.rotate`` wants them apart.
+    """
+    pairs = rows.reshape(num_heads, -1, 2, rows.shape[-1])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 def forward(
@@ -111,37 +171,4 @@ def logits(config: LlamaConfig, weights: LlamaWeights, hidden: jax.Array) -> jax
     return linear(rms_norm(hidden, weights.output_norm, config.rms_eps), weights.output)
 
 
-def linear(x: jax.Array, weight: jax.Array) -> jax.Array:
-    return jnp.einsum("...i,oi->...o", x, weight)
-
-
-def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) * weight
-
-
-def rotate(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
-    """Rotary embedding of ``[T, heads, D]``: turns the pair (i, i + D/2) by a position's angle."""
-    half = x.shape[-1] // 2
-    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[:, None, None] * frequencies
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
-    first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def causal_attention(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """Attention of a whole text over itself, with no cache: what any cache has to equal.
-
-    Args:
-      query: ``[T, H, D]``.
-      keys, values: ``[T, K, D]``.
-
-    Returns:
-      ``[T, H, D]``.
-    """
-    length, kv_heads, dim = keys.shape
-    grouped = query.reshape(length, kv_heads, -1, dim)
-    scores = jnp.einsum("qkgd,skd->kgqs", grouped, keys) * dim**-0.5
-    visible = jnp.tri(length, dtype=bool)
-    probabilities = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
-    return jnp.einsum("kgqs,skd->qkgd", probabilities, values).reshape(query.shape)
+FAMILY = Family(load_config, load_weights, forward, logits)

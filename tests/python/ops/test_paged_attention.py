@@ -71,7 +71,12 @@ class Batch:
         return self.query, self.keys, self.values, self.page_table, self.starts, self.lens
 
 
-def call_handler(batch_arrays, *, layer=0, isa="best", mode="drop", output=None, count=None):
+NO_WINDOW = 2**31 - 1
+
+
+def call_handler(
+    batch_arrays, *, layer=0, window=NO_WINDOW, isa="best", mode="drop", output=None, count=None
+):
     """Calls the FFI target without the checks of Python."""
     register_targets()
     query, values = batch_arrays[QUERY], batch_arrays[VALUES]
@@ -79,9 +84,11 @@ def call_handler(batch_arrays, *, layer=0, isa="best", mode="drop", output=None,
         output = SHAPE((*query.shape[:-1], values.shape[-1]), query.dtype)
     if count is None:
         count = SHAPE((), jnp.int32)
-    layer = np.asarray(layer, np.int32 if isinstance(layer, int) else None)
+    layer, window = (
+        np.asarray(value, np.int32 if isinstance(value, int) else None) for value in (layer, window)
+    )
     function = handler(output, count, isa, mode)
-    return jax.block_until_ready(function(*batch_arrays, layer))
+    return jax.block_until_ready(function(*batch_arrays, layer, window))
 
 
 @functools.cache
@@ -96,9 +103,9 @@ def handler(output, count, isa, mode):
     return call
 
 
-def call_reference(arrays, *, layer=0, scale=None):
+def call_reference(arrays, *, layer=0, window=NO_WINDOW, scale=None):
     scale = arrays[QUERY].shape[-1] ** -0.5 if scale is None else scale
-    return reference(*arrays, jnp.int32(layer), layered=True, scale=scale)
+    return reference(*arrays, jnp.int32(layer), jnp.int32(window), layered=True, scale=scale)
 
 
 reference = jax.jit(_reference.paged_attention, static_argnames=("layered", "scale"))
@@ -300,15 +307,16 @@ wild = st.one_of(st.integers(-2, 20), st.sampled_from([-(2**31), 2**31 - 1]))
     lens=st.lists(wild, min_size=3, max_size=3),
     page_table=st.lists(wild, min_size=12, max_size=12),
     layer=wild,
+    window=wild,
     isa=st.sampled_from(ISAS),
 )
-def test_nothing_on_the_device_is_trusted(starts, lens, page_table, layer, isa):
+def test_nothing_on_the_device_is_trusted(starts, lens, page_table, layer, window, isa):
     batch = Batch(((4, 9), (5, 9), (2, 3)))
     batch.starts, batch.lens = np.int32(starts), np.int32(lens)
     batch.page_table = np.int32(page_table).reshape(3, 4)
-    expected = oracle.paged_attention(*batch.arrays, layer=layer)
-    assert_attends(call_handler(batch.arrays, layer=layer, isa=isa), expected)
-    assert_attends(call_reference(batch.arrays, layer=layer), expected)
+    expected = oracle.paged_attention(*batch.arrays, layer=layer, window=window)
+    assert_attends(call_handler(batch.arrays, layer=layer, window=window, isa=isa), expected)
+    assert_attends(call_reference(batch.arrays, layer=layer, window=window), expected)
 
 
 @pytest.mark.parametrize(
@@ -328,6 +336,128 @@ def test_arrays_may_be_empty(sizes):
     assert output.shape == (tokens, heads, dim)
     assert not output.any()
     assert int(num_dropped) == 0
+
+
+# Windows
+
+# Around the borders of pages (4), tiles (32) and requests.
+WINDOWS = [1, 2, 3, 4, 5, 31, 32, 33, 36, 63, 74, 75, 76, 1000]
+
+
+def forget(batch, window):
+    """Page 0, full of NaN, where no query of a request sees a token: as a manager gives pages back."""
+    page_size = batch.keys.shape[2]
+    num_queries = np.diff(batch.starts)
+    for row, context, queries in zip(batch.page_table, batch.lens, num_queries, strict=True):
+        row[: max(0, context - queries - window + 1) // page_size] = 0
+    batch.keys[:, 0] = batch.values[:, 0] = np.nan
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_window_equals_the_loop_on_every_instruction_set(window, isa, dtype):
+    batch = Batch(((1, 70), (40, 75), (0, 3), (1, 4), (7, 33)), dtype=dtype, head_dim=24)
+    expected = oracle.paged_attention(*batch.arrays, window=window)
+    forget(batch, window)
+    assert_attends(call_handler(batch.arrays, window=window, isa=isa), expected)
+    assert_attends(call_reference(batch.arrays, window=window), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    requests=st.lists(queries_and_context, min_size=1, max_size=4),
+    window=st.integers(1, 80),
+    dtype=st.sampled_from(sorted(TOLERANCE)),
+    group=st.integers(1, 9),
+    page_size=st.one_of(st.integers(1, 7), st.sampled_from([16, 64])),
+    isa=st.sampled_from(ISAS),
+)
+def test_any_window_over_any_ragged_batch_equals_the_loop(requests, window, dtype, isa, **sizes):
+    batch = Batch(tuple(requests), dtype=dtype, **sizes)
+    expected = oracle.paged_attention(*batch.arrays, window=window)
+    forget(batch, window)
+    assert_attends(call_handler(batch.arrays, window=window, isa=isa), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pages_left_of_the_window_are_neither_read_nor_counted(isa):
+    batch = Batch(((1, 70), (3, 40)), page_size=4)
+    expected = oracle.paged_attention(*batch.arrays, window=9)
+    batch.page_table[0, : (70 - 9) // 4] = -1
+    batch.page_table[1, : (38 - 9) // 4] = 2**31 - 1
+    for mode in ("drop", "raise"):
+        assert_attends(call_handler(batch.arrays, window=9, isa=isa, mode=mode), expected)
+    assert_attends(call_reference(batch.arrays, window=9), expected)
+    batch.page_table[0, (70 - 9) // 4] = -1  # of tokens 60 to 63, of which 61 is the first seen
+    expected = oracle.paged_attention(*batch.arrays, window=9)
+    assert expected[1] == 1
+    assert_attends(call_handler(batch.arrays, window=9, isa=isa), expected)
+    assert_attends(call_reference(batch.arrays, window=9), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_nan_in_a_token_leaks_only_where_the_window_reaches(isa):
+    batch = Batch(((40, 40),), page_size=16, num_padding=0)
+    expected, _ = oracle.paged_attention(*batch.arrays, window=6)
+    batch.keys[0, batch.page_table[0, 0], 7] = np.nan
+    batch.values[0, batch.page_table[0, 0], 7] = np.nan
+    output = np.asarray(call_handler(batch.arrays, window=6, isa=isa)[0])
+    sees_it = (np.arange(40) >= 7) & (np.arange(40) < 7 + 6)
+    assert np.isnan(output[sees_it]).all()
+    np.testing.assert_allclose(output[~sees_it], expected[~sees_it], 2e-5, 2e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("window", [5, 32, 70, 301])
+def test_a_token_has_the_same_bits_in_any_batch_with_a_window(window, dtype):
+    whole = Batch(((300, 300),), dtype=dtype, head_dim=64, page_size=16, num_padding=0)
+    attend = functools.partial(paged_attention, layer=0, sliding_window=window)
+    chunk = np.asarray(attend(*whole.arrays).output)
+    query, keys, values, page_table, _, _ = whole.arrays
+    for first, last in ((0, 1), (31, 32), (32, 40), (123, 124), (250, 300)):
+        forgotten = page_table.copy()
+        forgotten[0, : max(0, first - window + 1) // 16] = 0
+        some = attend(
+            *(query[first:last], keys, values, forgotten),
+            *(np.int32([0, last - first]), np.int32([last])),
+        )
+        np.testing.assert_array_equal(some.output, chunk[first:last])
+
+
+def test_a_window_as_long_as_the_context_is_no_window():
+    batch = Batch(((20, 75),))
+    plain = np.asarray(paged_attention(*batch.arrays, layer=0).output)
+    for window in (75, 2**31 - 1, 2**40):
+        output = paged_attention(*batch.arrays, layer=0, sliding_window=window).output
+        np.testing.assert_array_equal(output, plain)
+
+
+@pytest.mark.parametrize("window", [0, -1, -(2**31)])
+def test_a_window_below_one_drops_every_request(window):
+    batch = Batch()
+    expected = oracle.paged_attention(*batch.arrays, window=window)
+    assert expected[1] == 4
+    actual = paged_attention(*batch.arrays, layer=0, sliding_window=jnp.int32(window))
+    assert_attends(actual, expected)
+    assert_attends(call_reference(batch.arrays, window=window), expected)
+
+
+def test_layers_of_one_scan_may_differ_in_their_windows():
+    batch = Batch()
+    windows = jnp.int32([3, 2**31 - 1])
+
+    @jax.jit
+    def attend(*arrays):
+        def body(_, layer):
+            return None, paged_attention(*arrays, layer=layer, sliding_window=windows[layer])
+
+        return jax.lax.scan(body, None, jnp.arange(2, dtype=jnp.int32))[1]
+
+    both = attend(*batch.arrays)
+    for layer, window in enumerate([3, None]):
+        expected = oracle.paged_attention(*batch.arrays, layer=layer, window=window)
+        assert_attends((both.output[layer], both.num_dropped[layer]), expected)
 
 
 # Transforms
@@ -450,6 +580,13 @@ def test_mode_raise_names_the_layer():
         jax.block_until_ready(paged_attention(*Batch().arrays, layer=jnp.int32(2), mode="raise"))
 
 
+def test_mode_raise_names_the_window():
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"sliding_window 0 must be at least 1"):
+        jax.block_until_ready(
+            paged_attention(*Batch().arrays, layer=0, sliding_window=jnp.int32(0), mode="raise")
+        )
+
+
 def test_mode_raise_lets_a_good_batch_pass():
     batch = Batch()
     expected = oracle.paged_attention(*batch.arrays)
@@ -527,6 +664,24 @@ BAD_CALLS = {
     ),
     "layer": ({}, {"layer": 2}, IndexError, r"layer 2 is out of range \[0, 2\)"),
     "scale": ({}, {"scale": "1"}, TypeError, r"scale must be a number, got str"),
+    "window": (
+        {},
+        {"sliding_window": 0},
+        ValueError,
+        r"sliding_window must be at least 1, got 0",
+    ),
+    "type of the window": (
+        {},
+        {"sliding_window": 4.0},
+        TypeError,
+        r"sliding_window must be an array, got float",
+    ),
+    "shape of the window": (
+        {},
+        {"sliding_window": np.int32([4])},
+        ValueError,
+        r"sliding_window must be a scalar, got \[1\]",
+    ),
     "mode": ({}, {"mode": "clip"}, ValueError, r"mode must be 'drop' or 'raise', got 'clip'"),
 }
 
@@ -552,6 +707,16 @@ BAD_HANDLER_CALLS = {
     "uint32 lengths": ({LENS: np.uint32([1])}, {}, r"context_lens must be S32, got U32"),
     "float layer": ({}, {"layer": np.float32(0)}, r"layer must be S32, got F32"),
     "rank of the layer": ({}, {"layer": np.int32([0])}, r"layer must be a scalar, got \[1\]"),
+    "float window": (
+        {},
+        {"window": np.float32(4)},
+        r"sliding_window must be S32 as layer, got F32",
+    ),
+    "rank of the window": (
+        {},
+        {"window": np.int32([4])},
+        r"sliding_window must have the shape \[\] of layer, got \[1\]",
+    ),
     "rank of the table": (
         {TABLE: np.int32([1])},
         {},

@@ -1,19 +1,16 @@
 """A tiny random llama in a GGUF file, and what its answers must be."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import gguf
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from pagedkv.serving import llama
-from pagedkv.serving.gguf_weights import load_config, load_weights
-from pagedkv.serving.llama import LlamaConfig, LlamaWeights
+from pagedkv.serving import dense
+from pagedkv.serving.llama import LlamaConfig
 from pagedkv.serving.model_files import ModelFile
-from pagedkv.serving.paged_llama import PagedLlama
+from pagedkv.serving.models import load_model
+from pagedkv.serving.paged_model import PagedModel
 from pagedkv.serving.tokenizer import ChatTokenizer
 from tokenizers import pre_tokenizers
 
@@ -139,28 +136,11 @@ def tokenizer(llama_file: ModelFile) -> ChatTokenizer:
 
 
 @pytest.fixture(scope="session")
-def model(llama_file: ModelFile) -> PagedLlama:
-    config = load_config(llama_file)
-    return PagedLlama(config, load_weights(llama_file, config))
-
-
-@partial(jax.jit, static_argnums=0)
-def score_without_cache(config: LlamaConfig, weights: LlamaWeights, tokens: jax.Array) -> jax.Array:
-    positions = jnp.arange(len(tokens), dtype=jnp.int32)
-
-    def attend(store, layer, query, key, value):  # type: ignore[no-untyped-def]
-        return store, llama.causal_attention(query, key, value)
-
-    _, hidden = llama.forward(config, weights, tokens, positions, None, attend)
-    return llama.logits(config, weights, hidden)
+def model(llama_file: ModelFile) -> PagedModel:
+    return load_model(llama_file)
 
 
 @pytest.fixture(scope="session")
-def score() -> Callable[[PagedLlama, np.ndarray, int], np.ndarray]:
+def score() -> Callable[[PagedModel, np.ndarray, int], np.ndarray]:
     """Logits ``[n, vocab]`` of a whole text at once, padded to ``length``: no cache of any kind."""
-
-    def score(model: PagedLlama, tokens: np.ndarray, length: int) -> np.ndarray:
-        padded = np.pad(np.asarray(tokens, np.int32), (0, length - len(tokens)))
-        return np.asarray(score_without_cache(model.config, model.weights, padded))[: len(tokens)]
-
-    return score
+    return lambda model, tokens, length: np.asarray(dense.score(model, tokens, length))

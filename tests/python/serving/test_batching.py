@@ -16,8 +16,8 @@ def test_chunks_and_decodes_lie_back_to_back() -> None:
     inputs = lay_out(
         requests,
         counts,
-        slots=manager.slot_mapping(requests, counts),
-        page_table=manager.page_table(requests, 4),
+        slots=[manager.slot_mapping(requests, counts)],
+        page_tables=[manager.page_table(requests, 4)],
         num_tokens=8,
         num_requests=4,
     )
@@ -25,8 +25,8 @@ def test_chunks_and_decodes_lie_back_to_back() -> None:
     # Request a holds pages 1, 2, 3, and b page 4.
     assert inputs.tokens.tolist() == [10, 11, 12, 13, 14, 21, 0, 0]
     assert inputs.positions.tolist() == [0, 1, 2, 3, 4, 1, 0, 0]
-    assert inputs.slot_mapping.tolist() == [2, 3, 4, 5, 6, 9, -1, -1]
-    assert inputs.page_table.tolist() == [[1, 2, 3, 0], [4, 0, 0, 0], [0] * 4, [0] * 4]
+    assert inputs.slot_mapping.tolist() == [[2, 3, 4, 5, 6, 9, -1, -1]]
+    assert inputs.page_table.tolist() == [[[1, 2, 3, 0], [4, 0, 0, 0], [0] * 4, [0] * 4]]
     assert inputs.query_starts.tolist() == [0, 5, 6, 6, 6]
     assert inputs.context_lens.tolist() == [5, 2, 0, 0]
     assert all(array.dtype == np.int32 for array in inputs)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from pagedkv.cache import PagedAttentionCache
 from pagedkv.serving.engine import Engine, Generation
-from pagedkv.serving.paged_llama import PagedLlama
+from pagedkv.serving.paged_model import PagedModel
 
 EOS = 2
 NUM_NEW = 10
 SHARED = 45  # tokens that all prompts start with
 
-Score = Callable[[PagedLlama, np.ndarray, int], np.ndarray]
+Score = Callable[[PagedModel, np.ndarray, int], np.ndarray]
 
 
 def make_prompts(num_prompts: int = 8) -> list[np.ndarray]:
@@ -39,7 +39,7 @@ def answers(engine: Engine, prompts: Sequence[np.ndarray]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def expected(model: PagedLlama, score: Score) -> list[list[int]]:
+def expected(model: PagedModel, score: Score) -> list[list[int]]:
     """Greedy answers of the model that computes the whole text anew for each token."""
 
     def answer(prompt: np.ndarray) -> list[int]:
@@ -65,7 +65,7 @@ def test_reference_answers_differ(expected: list[list[int]]) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("chunk_size", [1, 7, 64])
 def test_answers_do_not_depend_on_batch_chunk_or_cache(
-    model: PagedLlama,
+    model: PagedModel,
     expected: list[list[int]],
     batch_size: int,
     chunk_size: int,
@@ -85,7 +85,7 @@ def test_answers_do_not_depend_on_batch_chunk_or_cache(
 
 @pytest.mark.parametrize("page_size", [1, 16])
 def test_answers_do_not_depend_on_the_page_size(
-    model: PagedLlama, expected: list[list[int]], page_size: int
+    model: PagedModel, expected: list[list[int]], page_size: int
 ) -> None:
     engine = Engine(model, eos_id=EOS, num_pages=512, page_size=page_size)
     assert answers(engine, make_prompts()) == expected
@@ -96,7 +96,7 @@ def test_answers_do_not_depend_on_the_page_size(
     ("num_pages", "prefix_cache"), [(30, False), (20, True)], ids=["no_cache", "cache"]
 )
 def test_answers_survive_preemption(
-    model: PagedLlama, expected: list[list[int]], num_pages: int, prefix_cache: bool
+    model: PagedModel, expected: list[list[int]], num_pages: int, prefix_cache: bool
 ) -> None:
     """A prompt takes 13 to 16 pages of 4 tokens, and the longest with its answer 19."""
     engine = Engine(model, eos_id=EOS, num_pages=num_pages, page_size=4, prefix_cache=prefix_cache)
@@ -105,7 +105,7 @@ def test_answers_survive_preemption(
     assert engine.stats.peak_pages <= num_pages - 1
 
 
-def test_a_shared_prefix_is_computed_once(model: PagedLlama) -> None:
+def test_a_shared_prefix_is_computed_once(model: PagedModel) -> None:
     """Requests wait for the pages that another is computing, even in the very same step."""
     prompts = make_prompts()
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8, chunk_size=64)
@@ -116,7 +116,7 @@ def test_a_shared_prefix_is_computed_once(model: PagedLlama) -> None:
     assert stats.num_tokens_prefilled == sum(map(len, prompts)) - stats.num_tokens_reused
 
 
-def test_equal_prompts_share_all_but_the_last_token_or_page(model: PagedLlama) -> None:
+def test_equal_prompts_share_all_but_the_last_token_or_page(model: PagedModel) -> None:
     prompt = make_prompts(1)[0][:48]
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8)
     generations = serve(engine, [prompt] * 3)
@@ -124,7 +124,7 @@ def test_equal_prompts_share_all_but_the_last_token_or_page(model: PagedLlama) -
     assert generations[0].answer == generations[1].answer == generations[2].answer
 
 
-def test_a_later_prompt_reuses_the_pages_of_a_finished_one(model: PagedLlama) -> None:
+def test_a_later_prompt_reuses_the_pages_of_a_finished_one(model: PagedModel) -> None:
     prompts = make_prompts(2)
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8)
     serve(engine, prompts[:1])
@@ -133,7 +133,7 @@ def test_a_later_prompt_reuses_the_pages_of_a_finished_one(model: PagedLlama) ->
     assert engine.stats.num_tokens_reused == 40
 
 
-def test_without_prefix_cache_nothing_is_shared(model: PagedLlama) -> None:
+def test_without_prefix_cache_nothing_is_shared(model: PagedModel) -> None:
     prompts = make_prompts()
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8, prefix_cache=False)
     serve(engine, prompts)
@@ -141,7 +141,7 @@ def test_without_prefix_cache_nothing_is_shared(model: PagedLlama) -> None:
     assert engine.stats.num_tokens_prefilled == sum(map(len, prompts))
 
 
-def test_first_come_first_served(model: PagedLlama) -> None:
+def test_first_come_first_served(model: PagedModel) -> None:
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8, batch_size=2)
     generations = [engine.submit(f"r{i}", p, 4) for i, p in enumerate(make_prompts(5))]
     spoke_first: list[Generation] = []
@@ -151,7 +151,7 @@ def test_first_come_first_served(model: PagedLlama) -> None:
 
 
 def test_an_answer_ends_at_eos_or_at_its_limit(
-    model: PagedLlama, expected: list[list[int]]
+    model: PagedModel, expected: list[list[int]]
 ) -> None:
     third = expected[0][2]
     ends_at = expected[0].index(third) + 1
@@ -163,7 +163,7 @@ def test_an_answer_ends_at_eos_or_at_its_limit(
     assert short.is_finished
 
 
-def test_counts_tokens(model: PagedLlama, expected: list[list[int]]) -> None:
+def test_counts_tokens(model: PagedModel, expected: list[list[int]]) -> None:
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8)
     serve(engine, make_prompts())
     # The first token of an answer comes out of the prefill.
@@ -172,7 +172,7 @@ def test_counts_tokens(model: PagedLlama, expected: list[list[int]]) -> None:
     assert engine.stats.decode_rate > 0
 
 
-def test_stale_pages_do_not_leak_into_answers(model: PagedLlama, expected: list[list[int]]) -> None:
+def test_stale_pages_do_not_leak_into_answers(model: PagedModel, expected: list[list[int]]) -> None:
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8)
     poison = np.full(engine.cache.key_pages.shape, np.nan, np.float32)
     poison[:, 0] = 0  # the null page is never written
@@ -193,7 +193,7 @@ def test_stale_pages_do_not_leak_into_answers(model: PagedLlama, expected: list[
     ids=["empty", "no_new", "vocab", "negative", "too_long", "too_many_pages"],
 )
 def test_a_request_that_can_never_run_is_refused(
-    model: PagedLlama, prompt: list[int], max_new_tokens: int, message: str
+    model: PagedModel, prompt: list[int], max_new_tokens: int, message: str
 ) -> None:
     engine = Engine(model, eos_id=EOS, num_pages=11, page_size=8)
     with pytest.raises(ValueError, match=message):
@@ -202,7 +202,7 @@ def test_a_request_that_can_never_run_is_refused(
     assert engine.num_pages_in_use == 0
 
 
-def test_a_request_that_just_fits_runs(model: PagedLlama) -> None:
+def test_a_request_that_just_fits_runs(model: PagedModel) -> None:
     """The last token of an answer needs no room."""
     engine = Engine(model, eos_id=-1, num_pages=11, page_size=8)
     (generation,) = serve(engine, [np.full(70, 5, np.int32)], max_new_tokens=11)
@@ -211,11 +211,11 @@ def test_a_request_that_just_fits_runs(model: PagedLlama) -> None:
 
 
 @pytest.mark.parametrize("name", ["page_size", "batch_size", "chunk_size"])
-def test_sizes_below_one_are_refused(model: PagedLlama, name: str) -> None:
+def test_sizes_below_one_are_refused(model: PagedModel, name: str) -> None:
     with pytest.raises(ValueError, match=rf"\[Engine\] {name} must be at least 1, got 0"):
         Engine(model, eos_id=EOS, **{name: 0})
 
 
-def test_a_pool_of_the_null_page_alone_is_refused(model: PagedLlama) -> None:
+def test_a_pool_of_the_null_page_alone_is_refused(model: PagedModel) -> None:
     with pytest.raises(ValueError, match=r"\[Engine\] num_pages must be at least 2, got 1"):
         Engine(model, eos_id=EOS, num_pages=1)

@@ -8,6 +8,7 @@ import pytest
 from pagedkv.commands import generate as generate_module
 from pagedkv.commands.app import app
 from pagedkv.serving import prompts
+from tiny_gemma3 import write_tiny_gemma3
 from typer.testing import CliRunner, Result
 
 
@@ -69,6 +70,24 @@ def test_without_prefix_cache_nothing_is_reused(run: Any) -> None:
     result = run("--no-prefix-cache")
     assert result.exit_code == 0, result.output
     assert row(result.output, "tokens reused") == ["0"]
+
+
+def test_a_hybrid_model_compares_as_well(run: Any, tmp_path: Path) -> None:
+    path = write_tiny_gemma3(tmp_path / "gemma.gguf")
+    result = run("--compare", "--model", str(path), "--page-size", "4", "--pages", "256")
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 answers are identical." in result.output
+    assert int(row(result.output, "tokens reused")[1]) > 0
+
+
+def test_pages_are_given_for_each_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    servers: list[Any] = []
+    monkeypatch.setattr(generate_module, "_answer", lambda engine, *_: servers.append(engine))
+    path = write_tiny_gemma3(tmp_path / "gemma.gguf")
+    arguments = ["generate", "--model", str(path), "--prompt", "Who?"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert servers[0].manager.num_pages == 6 * 640
 
 
 def test_prompt_is_answered(run: Any) -> None:

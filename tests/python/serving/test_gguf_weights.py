@@ -2,10 +2,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pagedkv.serving.gguf_weights import load_config, load_weights
-from pagedkv.serving.llama import LlamaConfig
+from pagedkv.serving.llama import LlamaConfig, load_config, load_weights
 from pagedkv.serving.model_files import ModelFile
-from pagedkv.serving.paged_llama import PagedLlama
+from pagedkv.serving.paged_model import PagedModel
 
 Tensors = dict[str, np.ndarray]
 
@@ -17,7 +16,7 @@ def test_reads_the_sizes(llama_file: ModelFile) -> None:
     assert np.float32(config.rms_eps) == np.float32(1e-5)
 
 
-def test_stacks_layers_and_joins_matrices(model: PagedLlama, tensors: Tensors) -> None:
+def test_stacks_layers_and_joins_matrices(model: PagedModel, tensors: Tensors) -> None:
     layers = model.weights.layers
     for i in range(2):
         names = [f"blk.{i}.attn_{name}.weight" for name in "qkv"]
@@ -27,7 +26,7 @@ def test_stacks_layers_and_joins_matrices(model: PagedLlama, tensors: Tensors) -
 
 
 def test_output_is_tied_to_the_embedding_unless_the_file_has_one(
-    model: PagedLlama, tmp_path: Path, write_llama: Callable[..., Path]
+    model: PagedModel, tmp_path: Path, write_llama: Callable[..., Path]
 ) -> None:
     assert model.weights.output is model.weights.embedding
     output = np.ones((265, 32), np.float32)

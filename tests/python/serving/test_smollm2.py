@@ -6,15 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from pagedkv.serving.engine import Engine
-from pagedkv.serving.gguf_weights import load_config, load_weights
-from pagedkv.serving.model_files import WHEEL, ModelFile, find_model
-from pagedkv.serving.paged_llama import PagedLlama
+from pagedkv.serving.model_files import MODELS, ModelFile, find_model
+from pagedkv.serving.models import load_model
+from pagedkv.serving.paged_model import PagedModel
 from pagedkv.serving.prompts import QUESTIONS, visitor_chat
 from pagedkv.serving.tokenizer import ChatTokenizer
 
 NUM_PROMPTS = 3
 NUM_NEW_TOKENS = 6
 
+(WHEEL,) = MODELS["smollm2-135m"].wheels
 installed = {d.name for d in importlib.metadata.distributions(name=WHEEL)}
 pytestmark = pytest.mark.skipif(not installed, reason=f"the wheel {WHEEL} is not installed")
 
@@ -49,12 +50,11 @@ def test_sharing_pages_saves_nine_tenths_of_the_prefill(smollm2_tokenizer: ChatT
 def test_answers_are_greedy_with_and_without_prefix_cache(
     smollm2_file: ModelFile,
     smollm2_tokenizer: ChatTokenizer,
-    score: Callable[[PagedLlama, np.ndarray, int], np.ndarray],
+    score: Callable[[PagedModel, np.ndarray, int], np.ndarray],
 ) -> None:
     """Each token must be the most likely one after those before it: the answers of a run without
     any cache, by induction."""
-    config = load_config(smollm2_file)
-    model = PagedLlama(config, load_weights(smollm2_file, config))
+    model = load_model(smollm2_file)
     prompts = [smollm2_tokenizer.encode_chat(visitor_chat(q)) for q in QUESTIONS[:NUM_PROMPTS]]
 
     def serve(prefix_cache: bool) -> list[list[int]]:

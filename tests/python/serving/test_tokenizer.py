@@ -44,5 +44,5 @@ def test_stream_waits_for_whole_characters(tokenizer: ChatTokenizer) -> None:
 
 def test_other_pre_tokenizer_is_refused(tmp_path: Path, write_llama: Callable[..., Path]) -> None:
     file = ModelFile(write_llama(tmp_path / "a.gguf", pre="qwen2"))
-    with pytest.raises(ModelFileError, match="has tokenizer gpt2/qwen2: only 'gpt2/smollm'"):
+    with pytest.raises(ModelFileError, match="has tokenizer gpt2/qwen2: only 'gpt2/smollm', and"):
         ChatTokenizer(file)

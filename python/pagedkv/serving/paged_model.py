@@ -1,4 +1,4 @@
-"""The llama model on a paged cache: one jitted step, which keeps K/V in pages and reads them there.
+"""A model on a paged cache: one jitted step, which keeps K/V in pages and reads them there.
 
 This is all that a model needs in order to use pagedkv: `attend_pages` writes the new keys and
 values to the slots of their tokens, and attends over the pages of each request.
@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pagedkv import CacheGroupSpec
 from pagedkv.cache import PagedAttentionCache
 
-from . import llama
-from .llama import Attend, LlamaConfig, LlamaWeights
+from .family import Family, ModelConfig
+from .layer_groups import KV_DTYPE, LayerPlaces, make_groups
+from .layers import Attend
 
 IntArray = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -23,24 +25,28 @@ IntArray = np.ndarray[Any, np.dtype[np.int32]]
 class StepInputs(NamedTuple):
     """One step over the next tokens of up to R requests, back to back in T places. All int32.
 
+    Each of the G groups of layers has pages of its own.
+
     A request may have one token, when it is decoding, or a chunk of its prompt. Places that are left
     over are padding, and so are requests: those have no tokens.
     """
 
     tokens: IntArray  # [T]
     positions: IntArray  # [T]; 0 for padding
-    slot_mapping: IntArray  # [T]; -1 for padding: its K/V is not written
-    page_table: IntArray  # [R, pages]; padded with 0
+    slot_mapping: IntArray  # [G, T]; -1 for padding: its K/V is not written
+    page_table: IntArray  # [G, R, pages]; padded with 0
     query_starts: IntArray  # [R + 1]; request r has the tokens from r's start to that of r + 1
     context_lens: IntArray  # [R]; tokens of the request so far, those of this step among them
 
 
-class PagedLlama:
-    """A llama model that serves from a `PagedAttentionCache`. Compiles each shape of step once."""
+class PagedModel:
+    """A model that serves from a `PagedAttentionCache`. Compiles each shape of step once."""
 
-    def __init__(self, config: LlamaConfig, weights: LlamaWeights) -> None:
+    def __init__(self, family: Family, config: ModelConfig, weights: Any) -> None:
+        self.family = family
         self.config = config
         self.weights = weights
+        self.places = LayerPlaces.of(config)
         self.compile_seconds = 0.0
         self._programs: dict[object, jax.stages.Compiled] = {}
 
@@ -48,14 +54,19 @@ class PagedLlama:
         """Seconds, standing still while a step is compiled."""
         return time.perf_counter() - self.compile_seconds
 
+    def make_groups(self, page_size: int) -> list[CacheGroupSpec]:
+        """Returns the groups of layers whose pages a manager has to keep."""
+        return make_groups(self.config, page_size)
+
     def make_cache(self, num_pages: int, page_size: int) -> PagedAttentionCache:
+        """Returns pages of zeros that all groups share: a tensor for each layer of one group."""
         return PagedAttentionCache.zeros(
-            num_layers=self.config.num_layers,
+            num_layers=self.places.num_tensors,
             num_pages=num_pages,
             page_size=page_size,
             num_kv_heads=self.config.num_kv_heads,
             head_dim=self.config.head_dim,
-            dtype=jnp.float32,
+            dtype=KV_DTYPE,
         )
 
     def step(
@@ -73,31 +84,39 @@ class PagedLlama:
         key = jax.tree.map(np.shape, (cache, inputs))
         if key not in self._programs:
             start = time.perf_counter()
-            lowered = _step.lower(self.config, self.weights, cache, inputs)
+            static = self.family, self.config, self.places
+            lowered = _step.lower(*static, self.weights, cache, inputs)
             self._programs[key] = lowered.compile()
             self.compile_seconds += time.perf_counter() - start
         cache, next_tokens, num_dropped = self._programs[key](self.weights, cache, inputs)
         return cache, next_tokens, num_dropped
 
 
-@partial(jax.jit, static_argnums=0, donate_argnames="cache")
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnames="cache")
 def _step(
-    config: LlamaConfig, weights: LlamaWeights, cache: PagedAttentionCache, inputs: StepInputs
+    family: Family,
+    config: ModelConfig,
+    places: LayerPlaces,
+    weights: Any,
+    cache: PagedAttentionCache,
+    inputs: StepInputs,
 ) -> tuple[PagedAttentionCache, jax.Array, jax.Array]:
-    (cache, num_dropped), hidden = llama.forward(
+    (cache, num_dropped), hidden = family.forward(
         config,
         weights,
         jnp.asarray(inputs.tokens),
         jnp.asarray(inputs.positions),
         store=(cache, jnp.int32(0)),
-        attend=attend_pages(inputs),
+        attend=attend_pages(places, inputs),
     )
     last = hidden[inputs.query_starts[1:] - 1]
-    next_tokens = jnp.argmax(llama.logits(config, weights, last), axis=-1).astype(jnp.int32)
+    next_tokens = jnp.argmax(family.logits(config, weights, last), axis=-1).astype(jnp.int32)
     return cache, next_tokens, num_dropped
 
 
-def attend_pages(inputs: StepInputs) -> Attend[tuple[PagedAttentionCache, jax.Array]]:
+def attend_pages(
+    places: LayerPlaces, inputs: StepInputs
+) -> Attend[tuple[PagedAttentionCache, jax.Array]]:
     """Returns the attention of a step whose K/V lives in pages.
 
     The store is the cache, and the count of ids that were out of range so far.
@@ -111,9 +130,15 @@ def attend_pages(inputs: StepInputs) -> Attend[tuple[PagedAttentionCache, jax.Ar
         value: jax.Array,
     ) -> tuple[tuple[PagedAttentionCache, jax.Array], jax.Array]:
         cache, num_dropped = store
-        cache, not_written = cache.write(layer, key, value, inputs.slot_mapping)
+        group, tensor, window = places.at(layer)
+        cache, not_written = cache.write(tensor, key, value, inputs.slot_mapping[group])
         attended, not_read = cache.attend(
-            layer, query, inputs.page_table, inputs.query_starts, inputs.context_lens
+            tensor,
+            query,
+            inputs.page_table[group],
+            inputs.query_starts,
+            inputs.context_lens,
+            sliding_window=window,
         )
         return (cache, num_dropped + not_written + not_read), attended
 
