@@ -33,6 +33,13 @@ class CachePages {
   /// The tuple of lists of pages: always the same one.
   nb::tuple pages();
 
+  // For Python's cycle collector: given pages may refer back to this.
+  int traverse(visitproc visit, void* arg) const {
+    Py_VISIT(pages_.ptr());
+    return 0;
+  }
+  void clear() { pages_ = nb::tuple(); }
+
   bool is_made_of_ids() const { return pool_.pool != nullptr; }
 
   /// No pages in any group.

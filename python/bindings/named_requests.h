@@ -65,6 +65,13 @@ class NamedRequests {
 /// negative or no int32.
 std::int32_t int32_attribute(nb::handle object, PyObject* name, const char* operation);
 
+/// `object.name`; without such an attribute, `fallback`. Throws what else reading it throws.
+nb::object optional_attribute(nb::handle object, PyObject* name, nb::object fallback = nb::none());
+
+/// The characters of a Python text, zeros among them. Throws UnicodeEncodeError for those that are
+/// none.
+std::string text_of(nb::handle text);
+
 /// Names of the attributes that are read.
 struct AttributeNames {
   PyObject* request_id = PyUnicode_InternFromString("request_id");
