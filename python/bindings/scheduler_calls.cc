@@ -301,7 +301,8 @@ Like ``match``, for request objects of any class. What is read of them: ``reques
 ``lora_request``.
 
 Args:
-  request: Anything with those attributes.
+  request: Anything with those attributes. One and the same object only ever gets more tokens, until
+    ``free_page_hashes``.
   dp_shard_hint: Only pages of this data-parallel shard count.
   data_parallel_size: Shards of the pool. Without effect if it does not divide ``num_pages``.
 

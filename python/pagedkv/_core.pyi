@@ -1391,7 +1391,8 @@ class CacheManager:
         ``lora_request``.
 
         Args:
-          request: Anything with those attributes.
+          request: Anything with those attributes. One and the same object only ever gets more tokens, until
+            ``free_page_hashes``.
           dp_shard_hint: Only pages of this data-parallel shard count.
           data_parallel_size: Shards of the pool. Without effect if it does not divide ``num_pages``.
 

@@ -205,6 +205,18 @@ TEST_F(ShardedWindowTest, CountsPagesOfTheShardThatTheWindowGivesBack) {
   EXPECT_THAT(manager_.page_ids(request, 0), ElementsAre(0, 0, 0, 7, 6, 5, 4));
 }
 
+TEST_F(ShardedWindowTest, DoesNotCountPagesThatTheWindowGivesBackElsewhere) {
+  Request& request = make_request("a", tokens_of(40));
+  ASSERT_TRUE(allocate(request, 12, 1));
+  manager_.commit(request, 12);
+  Request& other = make_request("b", tokens_of(16, 500));
+  ASSERT_TRUE(allocate(other, 16, 2));
+  EXPECT_FALSE(
+      manager_.allocate(request, {.num_new_tokens = 4, .shard = 2, .stays_in_shard = false}));
+  EXPECT_THAT(manager_.page_ids(request, 0), ElementsAre(4, 5, 6));
+  manager_.check_invariants();
+}
+
 TEST_F(ShardedWindowTest, LeavesTheOtherShardBehind) {
   Request& request = make_request("a", tokens_of(40));
   ASSERT_TRUE(allocate(request, 4, 1));
