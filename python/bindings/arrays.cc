@@ -107,7 +107,10 @@ std::vector<std::int32_t> int32_values(nb::handle values, const char* operation,
     const auto items = nb::isinstance<nb::list>(values) ? nb::borrow<nb::list>(values)
                                                         : nb::list(nb::borrow(values));
     out.reserve(nb::len(items));
-    for (nb::handle item : items) append_integer(item, out.size(), operation, name, out);
+    // By position, each held: what an item's `__index__` runs may change the list.
+    for (std::size_t i = 0; i < nb::len(items); ++i) {
+      append_integer(nb::object(items[i]), i, operation, name, out);
+    }
     return out;
   }
   throw nb::type_error(

@@ -13,6 +13,22 @@
 namespace pagedkv {
 namespace {
 
+int traverse_pages(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return nb::inst_ready(self) ? nb::inst_ptr<CachePages>(self)->traverse(visit, arg) : 0;
+}
+
+int clear_pages(PyObject* self) {
+  if (nb::inst_ready(self)) nb::inst_ptr<CachePages>(self)->clear();
+  return 0;
+}
+
+PyType_Slot kPagesSlots[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(traverse_pages)},
+    {Py_tp_clear, reinterpret_cast<void*>(clear_pages)},
+    {0, nullptr},
+};
+
 nb::list list_of(std::span<const PageId> ids) {
   nb::list out;
   for (const PageId id : ids) out.append(nb::int_(id));
@@ -82,6 +98,10 @@ GroupPages CachePages::rows(const char* operation) const {
   return rows;
 }
 
+std::string CachePages::repr() const {
+  return nb::repr(is_made_of_ids() ? page_ids() : pages_).c_str();
+}
+
 nb::tuple CachePages::pages() {
   if (!pages_.is_valid()) {
     pages_ =
@@ -91,16 +111,20 @@ nb::tuple CachePages::pages() {
 }
 
 void bind_cache_pages(nb::module_& m) {
-  nb::class_<CachePages>(m, "CachePages", R"doc(
+  nb::class_<CachePages>(m, "CachePages", nb::type_slots(kPagesSlots), R"doc(
 Pages of one request, a list a group, as the calls of `CacheManager` that schedulers make hand them
 around.
 
 Only ids are kept; an object a page is made when ``pages`` is read.
 )doc")
-      .def(nb::init<nb::tuple>(), "pages"_a, "Wraps a tuple of lists of pages, one a group.")
+      .def(nb::init<nb::tuple>(), "pages"_a,
+           nb::sig("def __init__(self, pages: tuple[list[typing.Any], ...]) -> None"),
+           "Wraps a tuple of lists of pages, one a group.")
       .def_prop_ro("pages", &CachePages::pages,
+                   nb::sig("def pages(self) -> tuple[list[typing.Any], ...]"),
                    "The pages: a tuple of lists of `CachePage`, one a group.")
-      .def("get_page_ids", &CachePages::page_ids, R"doc(
+      .def("get_page_ids", &CachePages::page_ids,
+           nb::sig("def get_page_ids(self) -> tuple[list[int], ...]"), R"doc(
 The ids of the pages: a fresh tuple of lists of int, one a group. 0, the null page, where a group
 needs none.
 )doc")
@@ -118,7 +142,7 @@ needs none.
             }
             return ids;
           },
-          R"doc(
+          nb::sig("def get_unhashed_page_ids(self) -> list[int]"), R"doc(
 The ids of the pages that have no hash: they cannot be found yet.
 
 Raises:
@@ -145,7 +169,7 @@ Raises:
           },
           "other"_a.none(), "Whether the pages are the same.")
       .def("__repr__", [](const CachePages& self) {
-        return std::string("CachePages(") + nb::repr(self.page_ids()).c_str() + ")";
+        return "CachePages(" + self.repr() + ")";
       });
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -39,8 +40,18 @@ class CachePages {
   /// The ids, of given pages their `page_id`, as rows. Throws TypeError if those are not integers.
   GroupPages rows(const char* operation) const;
 
+  /// The ids; what was given, if not made of ids.
+  std::string repr() const;
+
   /// The tuple of lists of pages: always the same one.
   nb::tuple pages();
+
+  // For Python's cycle collector: given pages may refer back to this.
+  int traverse(visitproc visit, void* arg) const {
+    Py_VISIT(pages_.ptr());
+    return 0;
+  }
+  void clear() { pages_ = nb::tuple(); }
 
   bool is_made_of_ids() const { return pool_.pool != nullptr; }
 

@@ -35,6 +35,16 @@ PyType_Slot kManagerSlots[] = {
 
 using Requests = std::vector<const Request*>;
 
+// Python has None for any shard, and no number.
+ShardId shard_of(const OwningManager& manager, const char* operation,
+                 std::optional<ShardId> dp_shard) {
+  if (dp_shard == kAnyShard) {
+    throw_index_error(operation, "shard must be in [0, ", manager.core().pool().shards().size(),
+                      "), got ", *dp_shard);
+  }
+  return dp_shard.value_or(kAnyShard);
+}
+
 Int32Array page_table(const OwningManager& manager, const Requests& requests,
                       std::optional<std::int32_t> width, GroupId group) {
   if (width && *width < 0) {
@@ -60,7 +70,7 @@ void bind_life_of_a_request(nb::class_<OwningManager>& manager) {
       .def(
           "match",
           [](OwningManager& self, Request& request, std::optional<ShardId> dp_shard) {
-            return self.match(request, dp_shard.value_or(kAnyShard));
+            return self.match(request, shard_of(self, "CacheManager.match", dp_shard));
           },
           "request"_a, nb::kw_only(), "dp_shard"_a = nb::none(), R"doc(
 Tokens of the longest prefix of ``request`` that is cached in every group, as far as each needs it.
@@ -83,10 +93,11 @@ Raises:
           [](OwningManager& self, Request& request, std::int32_t num_new_tokens,
              std::int32_t num_cached_tokens, std::int32_t num_lookahead_tokens,
              std::optional<ShardId> dp_shard) {
-            return self.allocate(request, {.num_new_tokens = num_new_tokens,
-                                           .num_cached_tokens = num_cached_tokens,
-                                           .num_lookahead_tokens = num_lookahead_tokens,
-                                           .shard = dp_shard.value_or(kAnyShard)});
+            return self.allocate(request,
+                                 {.num_new_tokens = num_new_tokens,
+                                  .num_cached_tokens = num_cached_tokens,
+                                  .num_lookahead_tokens = num_lookahead_tokens,
+                                  .shard = shard_of(self, "CacheManager.allocate", dp_shard)});
           },
           "request"_a, "num_new_tokens"_a, nb::kw_only(), "num_cached_tokens"_a = 0,
           "num_lookahead_tokens"_a = 0, "dp_shard"_a = nb::none(), R"doc(

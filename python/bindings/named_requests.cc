@@ -19,6 +19,12 @@ nb::object attribute(nb::handle object, PyObject* name) {
   return nb::steal(value);
 }
 
+bool is_true(nb::handle object) {
+  const int answer = PyObject_IsTrue(object.ptr());
+  if (answer < 0) nb::raise_python_error();
+  return answer == 1;
+}
+
 std::vector<TokenId> tokens_of(nb::handle object, std::int32_t begin, std::int32_t end,
                                const char* operation) {
   const nb::object all = attribute(object, AttributeNames::get().all_token_ids);
@@ -30,61 +36,43 @@ std::vector<TokenId> tokens_of(nb::handle object, std::int32_t begin, std::int32
   std::vector<TokenId> tokens = int32_values(part, operation, "all_token_ids");
   if (std::ssize(tokens) != end - begin) {
     throw_value_error(operation, "all_token_ids[", begin, ":", end, "] has ", tokens.size(),
-                      " tokens, num_tokens says there are more");
+                      " tokens, num_tokens says ", end - begin);
   }
   return tokens;
 }
 
-std::string text_of(nb::handle object, PyObject* name, const char* fallback) {
-  PyObject* value = PyObject_GetAttr(object.ptr(), name);
-  if (value == nullptr) {
-    if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) nb::raise_python_error();
-    PyErr_Clear();
-    return fallback;
-  }
-  return nb::str(nb::steal(value)).c_str();
-}
-
-void refuse_ours(nb::handle object, const char* operation) {
-  if (!nb::isinstance<Request>(object)) return;
-  throw nb::type_error(
-      error_message(operation,
-                    "takes a scheduler's own request objects, which have all_token_ids; for a "
-                    "pagedkv.Request use match, allocate, commit")
-          .c_str());
-}
-
-nb::object optional_attribute(nb::handle object, PyObject* name) {
-  return nb::getattr(object, nb::handle(name), nb::none());
+// `str(object.name)`; without such an attribute, `fallback`.
+std::string text_attribute(nb::handle object, PyObject* name, const char* fallback) {
+  const nb::object value = optional_attribute(object, name, nb::str(fallback));
+  return text_of(nb::str(value));
 }
 
 std::optional<LoraKey> lora_of(nb::handle object) {
   const AttributeNames& names = AttributeNames::get();
   const nb::object lora = optional_attribute(object, names.lora_request);
   if (lora.is_none()) return std::nullopt;
-  return LoraKey{text_of(lora, names.lora_name, ""), text_of(lora, names.lora_path, "")};
+  return LoraKey{text_attribute(lora, names.lora_name, ""),
+                 text_attribute(lora, names.lora_path, "")};
 }
 
 // What besides the tokens decides the content of the first `num_tokens` of them. Images are named
-// by hash, but not where they are, so all of a prompt's pages are about all of them. Where the
-// prompt fills no page they are a salt: the first page is going to contain what they stand for.
+// by hash, but not where they are, so all of a prompt's pages are about all of them. A prompt that
+// fills no page has them in its salt: they still keep apart the pages that its output fills.
 ExtraKeys extra_keys_of(nb::handle object, std::int32_t num_tokens) {
   const AttributeNames& names = AttributeNames::get();
-  std::vector<MultimodalItem> items;
+  const nb::object cache_salt = optional_attribute(object, names.cache_salt);
   std::optional<std::string> salt;
-  if (!optional_attribute(object, names.cache_salt).is_none()) {
-    salt = text_of(object, names.cache_salt, "");
-  }
-  const nb::object has_vision = optional_attribute(object, names.has_vision);
+  if (!cache_salt.is_none()) salt = text_of(nb::str(cache_salt));
+  std::vector<MultimodalItem> items;
   const nb::object features = optional_attribute(object, names.mm_features);
-  if (PyObject_IsTrue(has_vision.ptr()) == 1 && !features.is_none()) {
+  if (is_true(optional_attribute(object, names.has_vision)) && !features.is_none()) {
     for (nb::handle feature : features) {
-      const std::string name =
-          text_of(feature, names.modality, "mm") + ":" + text_of(feature, names.mm_hash, "");
+      const std::string name = text_attribute(feature, names.modality, "mm") + ":" +
+                               text_attribute(feature, names.mm_hash, "");
       if (num_tokens > 0) {
         items.push_back({name, 0, num_tokens});
       } else {
-        salt = salt.value_or("") + "\n" + name;
+        salt = salt.value_or("") + '\0' + name;
       }
     }
   }
@@ -106,17 +94,46 @@ const AttributeNames& AttributeNames::get() {
   return names;
 }
 
+nb::object optional_attribute(nb::handle object, PyObject* name, nb::object fallback) {
+  PyObject* value = PyObject_GetAttr(object.ptr(), name);
+  if (value != nullptr) return nb::steal(value);
+  if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) nb::raise_python_error();
+  PyErr_Clear();
+  return fallback;
+}
+
+std::string text_of(nb::handle text) {
+  Py_ssize_t size = 0;
+  const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+  if (data == nullptr) nb::raise_python_error();
+  return {data, static_cast<std::size_t>(size)};
+}
+
+void refuse_ours(nb::handle object, const char* operation) {
+  if (!nb::isinstance<Request>(object)) return;
+  throw nb::type_error(
+      error_message(operation,
+                    "takes a scheduler's own request objects, which have all_token_ids; for a "
+                    "pagedkv.Request use match, allocate, commit")
+          .c_str());
+}
+
 std::int32_t int32_attribute(nb::handle object, PyObject* name, const char* operation) {
   nb::object value = attribute(object, name);
   if (!PyLong_CheckExact(value.ptr())) {
+    if (!PyIndex_Check(value.ptr())) {
+      throw nb::type_error(error_message(operation, text_of(name), " must be an integer, got ",
+                                         nb::inst_name(value).c_str())
+                               .c_str());
+    }
     value = nb::steal(PyNumber_Index(value.ptr()));
     if (!value.is_valid()) nb::raise_python_error();
   }
   int overflow = 0;
   const long number = PyLong_AsLongAndOverflow(value.ptr(), &overflow);
   if (overflow != 0 || number < 0 || !std::in_range<std::int32_t>(number)) {
-    throw_value_error(operation, nb::str(nb::handle(name)).c_str(),
-                      " must be >= 0 and fit in int32, got ", nb::str(value).c_str());
+    throw_value_error(operation, text_of(name), " must be >= 0 and fit in int32, got ",
+                      nb::str(value).c_str());
   }
   return static_cast<std::int32_t>(number);
 }

@@ -59,11 +59,21 @@ class NamedRequests {
   std::unordered_map<std::string, NamedRequest, Hash, std::equal_to<>> requests_;
 };
 
+/// Throws TypeError for a `Request` of ours, which the calls with schedulers' own do not take.
+void refuse_ours(nb::handle object, const char* operation);
+
 /// `object.name` as an integer.
 ///
 /// Throws AttributeError or TypeError as Python does, `std::invalid_argument` for values that are
 /// negative or no int32.
 std::int32_t int32_attribute(nb::handle object, PyObject* name, const char* operation);
+
+/// `object.name`; without such an attribute, `fallback`. Throws what else reading it throws.
+nb::object optional_attribute(nb::handle object, PyObject* name, nb::object fallback = nb::none());
+
+/// The characters of a Python text, zeros among them. Throws UnicodeEncodeError for those that are
+/// none.
+std::string text_of(nb::handle text);
 
 /// Names of the attributes that are read.
 struct AttributeNames {

@@ -26,22 +26,18 @@ std::string request_id_of(nb::handle request, const char* operation) {
   const nb::object id =
       nb::steal(PyObject_GetAttr(request.ptr(), AttributeNames::get().request_id));
   if (!id.is_valid()) nb::raise_python_error();
-  Py_ssize_t size = 0;
-  const char* text = PyUnicode_AsUTF8AndSize(id.ptr(), &size);
-  if (text == nullptr) {
-    PyErr_Clear();
+  if (!nb::isinstance<nb::str>(id)) {
     throw nb::type_error(
         error_message(operation, "request_id must be a text, got ", nb::inst_name(id).c_str())
             .c_str());
   }
-  return {text, static_cast<std::size_t>(size)};
+  return text_of(id);
 }
 
 bool wants_prompt_logprobs(nb::handle request) {
   const AttributeNames& names = AttributeNames::get();
-  const nb::object params = nb::getattr(request, nb::handle(names.sampling_params), nb::none());
-  return !params.is_none() &&
-         !nb::getattr(params, nb::handle(names.prompt_logprobs), nb::none()).is_none();
+  const nb::object params = optional_attribute(request, names.sampling_params);
+  return !params.is_none() && !optional_attribute(params, names.prompt_logprobs).is_none();
 }
 
 // Deals the pages out to the shards that are named, and returns the one that is hinted at. As many
@@ -158,6 +154,10 @@ std::optional<CachePages> allocate_slots(OwningManager& manager, nb::handle obje
         if (!prefix.empty() && !core.enable_caching()) {
           throw_value_error(kOperation, "new_computed_pages must be empty: prefix caching is off");
         }
+        if (!prefix.empty() && std::cmp_not_equal(prefix.size(), core.num_groups())) {
+          throw_value_error(kOperation, "new_computed_pages must have a list of pages for each of ",
+                            core.num_groups(), " groups, got ", prefix.size());
+        }
         Request& request = *call.update(core, requests).request;
         const bool is_new = !request.is_allocated();
         if (!is_new && !prefix.empty()) {
@@ -166,7 +166,7 @@ std::optional<CachePages> allocate_slots(OwningManager& manager, nb::handle obje
         }
         Demand demand;
         demand.shard = shard_for(core, dp_shard_hint, data_parallel_size);
-        demand.stays_in_shard = data_parallel_size.value_or(1) > 1;
+        demand.stays_in_shard = data_parallel_size == core.pool().shards().size();
         demand.may_be_ahead = true;
         demand.num_lookahead_tokens = num_lookahead_tokens;
         if (!is_new) core.set_num_computed_tokens(request, call.num_computed_tokens);
@@ -202,6 +202,7 @@ void cache_pages(OwningManager& manager, nb::handle object, std::int32_t num_com
   manager.with_named(kOperation, [&](CacheManager& core, NamedRequests& requests) {
     NamedRequest* known = requests.find(id);
     if (known == nullptr || !known->request->is_allocated()) {
+      refuse_ours(object, kOperation);
       throw_value_error(kOperation, "request '", id,
                         "' holds no pages (freed already, or never allocated)");
     }
@@ -213,7 +214,7 @@ void cache_pages(OwningManager& manager, nb::handle object, std::int32_t num_com
     if (num_full > known->request->num_tokens()) {
       known = &requests.update(object, id, core.hash_page_size(), kOperation);
     }
-    core.cache(*known->request, num_full);
+    core.cache(*known->request, num_full, kOperation);
   });
 }
 
@@ -233,7 +234,7 @@ void free_page_hashes(OwningManager& manager, nb::handle object) {
   const std::string id = request_id_of(object, kOperation);
   manager.with_named(kOperation, [&](CacheManager&, NamedRequests& requests) {
     NamedRequest* known = requests.find(id);
-    if (known == nullptr) return;
+    if (known == nullptr) return refuse_ours(object, kOperation);
     if (known->request->is_allocated()) {
       known->is_finished = true;
     } else {
@@ -254,10 +255,10 @@ nb::list get_num_common_prefix_pages(const OwningManager& manager, nb::handle ob
   constexpr auto kOperation = "CacheManager.get_num_common_prefix_pages";
   const std::string id = request_id_of(object, kOperation);
   const AttributeNames& names = AttributeNames::get();
-  const nb::object status = nb::getattr(object, nb::handle(names.status), nb::none());
-  const nb::object name = nb::getattr(status, nb::handle(names.name), nb::none());
+  const nb::object status = optional_attribute(object, names.status);
+  const nb::object name = optional_attribute(status, names.name);
   if (!name.is_none() && !name.equal(nb::str("RUNNING"))) {
-    throw_value_error(kOperation, "request '", id, "' is ", nb::str(name).c_str(),
+    throw_value_error(kOperation, "request '", id, "' is ", text_of(nb::str(name)),
                       ", it must be RUNNING");
   }
   if (num_scheduled_requests < 1) {
@@ -266,6 +267,7 @@ nb::list get_num_common_prefix_pages(const OwningManager& manager, nb::handle ob
   }
   const CacheManager& core = manager.core();
   const NamedRequest* known = manager.named().find(id);
+  if (known == nullptr) refuse_ours(object, kOperation);
   const bool holds_pages = known != nullptr && known->request->is_allocated();
   nb::list counts;
   for (GroupId group = 0; group < core.num_groups(); ++group) {
@@ -291,7 +293,8 @@ Like ``match``, for request objects of any class. What is read of them: ``reques
 ``lora_request``.
 
 Args:
-  request: Anything with those attributes.
+  request: Anything with those attributes. One and the same object only ever gets more tokens, until
+    ``free_page_hashes``.
   dp_shard_hint: Only pages of this data-parallel shard count.
   data_parallel_size: Shards of the pool. Without effect if it does not divide ``num_pages``.
 
@@ -343,9 +346,13 @@ Raises:
       .def("free_page_hashes", &free_page_hashes, "request"_a,
            "Forgets what is known of a scheduler's own request, once it has finished.")
       .def("get_page_ids", &get_page_ids, "request_id"_a,
+           nb::sig("def get_page_ids(self, request_id: str) -> tuple[list[int], ...]"),
            "The pages of a request: a tuple of lists, one a group; empty ones if it holds none.")
       .def("get_num_common_prefix_pages", &get_num_common_prefix_pages, "request"_a,
-           "num_scheduled_requests"_a, R"doc(
+           "num_scheduled_requests"_a,
+           nb::sig("def get_num_common_prefix_pages(self, request: object, "
+                   "num_scheduled_requests: int) -> list[int]"),
+           R"doc(
 How many leading pages of the request are held by that many requests, for each group.
 
 0 for groups that do not read their whole prefix, and if caching is off.

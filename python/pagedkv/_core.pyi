@@ -1,7 +1,7 @@
 """C++ core of pagedkv. Import from `pagedkv`, not from here."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, overload
+from typing import Annotated, Any, overload
 
 import numpy
 from numpy.typing import NDArray
@@ -842,20 +842,20 @@ class CachePages:
     Only ids are kept; an object a page is made when ``pages`` is read.
     """
 
-    def __init__(self, pages: tuple) -> None:
+    def __init__(self, pages: tuple[list[Any], ...]) -> None:
         """Wraps a tuple of lists of pages, one a group."""
 
     @property
-    def pages(self) -> tuple:
+    def pages(self) -> tuple[list[Any], ...]:
         """The pages: a tuple of lists of `CachePage`, one a group."""
 
-    def get_page_ids(self) -> tuple:
+    def get_page_ids(self) -> tuple[list[int], ...]:
         """
         The ids of the pages: a fresh tuple of lists of int, one a group. 0, the null page, where a group
         needs none.
         """
 
-    def get_unhashed_page_ids(self) -> list:
+    def get_unhashed_page_ids(self) -> list[int]:
         """
         The ids of the pages that have no hash: they cannot be found yet.
 
@@ -1391,7 +1391,8 @@ class CacheManager:
         ``lora_request``.
 
         Args:
-          request: Anything with those attributes.
+          request: Anything with those attributes. One and the same object only ever gets more tokens, until
+            ``free_page_hashes``.
           dp_shard_hint: Only pages of this data-parallel shard count.
           data_parallel_size: Shards of the pool. Without effect if it does not divide ``num_pages``.
 
@@ -1445,12 +1446,12 @@ class CacheManager:
         Forgets what is known of a scheduler's own request, once it has finished.
         """
 
-    def get_page_ids(self, request_id: str) -> tuple:
+    def get_page_ids(self, request_id: str) -> tuple[list[int], ...]:
         """
         The pages of a request: a tuple of lists, one a group; empty ones if it holds none.
         """
 
-    def get_num_common_prefix_pages(self, request: object, num_scheduled_requests: int) -> list:
+    def get_num_common_prefix_pages(self, request: object, num_scheduled_requests: int) -> list[int]:
         """
         How many leading pages of the request are held by that many requests, for each group.
 

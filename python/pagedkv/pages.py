@@ -86,6 +86,10 @@ class PooledPage(CachePage):
         found = self._pool.digest(self.page_id)
         return None if found is None else PageHashWithGroupId(PageHash(found[0], ()), found[1])
 
+    @page_hash.setter
+    def page_hash(self, page_hash: PageHashWithGroupId) -> None:
+        raise self._refusal("page_hash")
+
     @property
     def prev_free_page(self) -> CachePage | None:  # type: ignore[override]
         return self._neighbour(-1)

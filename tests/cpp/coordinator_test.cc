@@ -74,5 +74,63 @@ TEST(CoordinatorTest, AgreesOnWhatEveryGroupCanServe) {
   EXPECT_THAT(hit, ElementsAre(ElementsAre(1), ElementsAre(5), ElementsAre(7)));
 }
 
+CacheGroupSpec window_of(std::int32_t window) {
+  return {
+      SlidingWindowSpec(
+          {.page_size = 4, .num_kv_heads = 1, .head_size = 1, .dtype = DType("float32")}, window),
+      {}};
+}
+
+// Four pages of 4 tokens, all cached in each of the groups: 1-4 in the first, 5-8 in the second.
+class RedoRuleTest : public testing::Test {
+ protected:
+  RedoRuleTest() {
+    std::vector<PageId> pages(8);
+    EXPECT_TRUE(pool_.allocate(pages));
+    for (std::size_t i = 0; i < 4; ++i) {
+      hashes_.push_back(hash_of(i));
+      pool_.cache(pages[i], hashes_[i], 0);
+      pool_.cache(pages[i + 4], hashes_[i], 1);
+    }
+  }
+
+  std::int32_t hit(const std::vector<CacheGroupSpec>& groups, RedoRule rule,
+                   std::int32_t num_redone) {
+    return Coordinator(groups, std::nullopt, rule)
+        .find_longest_hit(pool_, hashes_, 16, num_redone, hit_);
+  }
+
+  PagePool pool_{16};
+  std::vector<PageHash> hashes_;
+  GroupPages hit_;
+};
+
+TEST_F(RedoRuleTest, TakesRedoneTokensOffOnceOrForEachKind) {
+  const std::vector<CacheGroupSpec> mixed = {group_of(4), window_of(5)};
+  EXPECT_EQ(hit(mixed, RedoRule::kPrefix, 4), 12);
+  EXPECT_THAT(hit_, ElementsAre(ElementsAre(1, 2, 3), ElementsAre(0, 0, 7)));
+  EXPECT_EQ(hit(mixed, RedoRule::kEachKind, 4), 8);
+  EXPECT_THAT(hit_, ElementsAre(ElementsAre(1, 2), ElementsAre(0, 6)));
+}
+
+TEST_F(RedoRuleTest, GivesTheSameWhereNothingIsRedone) {
+  const std::vector<CacheGroupSpec> mixed = {window_of(5), group_of(4)};
+  EXPECT_EQ(hit(mixed, RedoRule::kPrefix, 0), 16);
+  EXPECT_EQ(hit(mixed, RedoRule::kEachKind, 0), 16);
+}
+
+TEST_F(RedoRuleTest, GivesTheSameForGroupsOfOneKind) {
+  EXPECT_EQ(hit({group_of(4), group_of(4)}, RedoRule::kEachKind, 4), 12);
+  EXPECT_EQ(hit({window_of(5), window_of(9)}, RedoRule::kEachKind, 4), 12);
+  EXPECT_EQ(hit({window_of(5)}, RedoRule::kEachKind, 4), 12);
+}
+
+TEST_F(RedoRuleTest, LeavesNothingOfAShortPrefix) {
+  const std::vector<CacheGroupSpec> mixed = {group_of(4), window_of(5)};
+  EXPECT_EQ(hit(mixed, RedoRule::kEachKind, 8), 0);
+  EXPECT_THAT(hit_, ElementsAre(ElementsAre(), ElementsAre()));
+  EXPECT_EQ(hit(mixed, RedoRule::kEachKind, 12), 0);
+}
+
 }  // namespace
 }  // namespace pagedkv

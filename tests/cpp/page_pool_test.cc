@@ -154,6 +154,85 @@ TEST(PagePoolTest, ResetsOnlyWhenNobodyHoldsAPage) {
   pool.check_invariants();
 }
 
+TEST(PagePoolTest, AllocatesFromOneShard) {
+  PagePool pool(12);
+  pool.set_num_shards(3);
+  std::vector<PageId> pages(2, kNoPage);
+  ASSERT_TRUE(pool.allocate(pages, 2));
+  EXPECT_THAT(pages, ElementsAre(8, 9));
+  EXPECT_THAT(allocate(pool, 4), ElementsAre(1, 2, 3, 4)) << "any shard: the coldest of all";
+  EXPECT_EQ(pool.num_free_pages(0), 0);
+  EXPECT_EQ(pool.num_free_pages(1), 3);
+  EXPECT_EQ(pool.num_free_pages(2), 2);
+  EXPECT_EQ(pool.num_free_pages(kAnyShard), 5);
+  pages.assign(3, kNoPage);
+  EXPECT_FALSE(pool.allocate(pages, 2)) << "5 pages are free, 2 of them there";
+  EXPECT_THAT(pages, testing::Each(kNoPage));
+  EXPECT_EQ(pool.num_free_pages(), 5);
+  pool.check_invariants();
+}
+
+TEST(PagePoolTest, FindsInOneShard) {
+  PagePool pool(12);
+  pool.set_num_shards(3);
+  allocate(pool, 11);
+  for (const PageId page : {9, 5, 6}) pool.cache(page, hash_of(1), 0);
+  EXPECT_EQ(pool.find(hash_of(1), 0), 9);
+  EXPECT_EQ(pool.find(hash_of(1), 0, 0), kNoPage);
+  EXPECT_EQ(pool.find(hash_of(1), 0, 1), 5);
+  EXPECT_EQ(pool.find(hash_of(1), 0, 2), 9);
+  pool.set_num_shards(1);
+  EXPECT_EQ(pool.find(hash_of(1), 0, 0), 9);
+}
+
+TEST(PagePoolTest, KeepsEverythingWhenDealtOutAnew) {
+  PagePool pool(12);
+  allocate(pool, 5);
+  pool.cache(2, hash_of(1), 0);
+  free(pool, {4, 2});
+  const std::vector<PageId> order = pool.free_pages();
+  EXPECT_THAT(order, ElementsAre(6, 7, 8, 9, 10, 11, 4, 2));
+  for (const std::int32_t count : {2, 6, 12, 1, 4}) {
+    pool.set_num_shards(count);
+    EXPECT_EQ(pool.shards().size(), count);
+    EXPECT_EQ(pool.free_pages(), order);
+    EXPECT_EQ(pool.find(hash_of(1), 0), 2);
+    EXPECT_EQ(pool.ref_count(3), 1);
+    pool.check_invariants();
+  }
+  EXPECT_EQ(allocate(pool, 8), order);
+}
+
+TEST(PagePoolTest, RefusesForeignShards) {
+  PagePool pool(12);
+  pool.set_num_shards(3);
+  std::vector<PageId> pages(1, kNoPage);
+  for (const ShardId shard : {3, -2, 2'147'483'647}) {
+    EXPECT_THROW((void)pool.allocate(pages, shard), std::out_of_range);
+    EXPECT_THROW(pool.num_free_pages(shard), std::out_of_range);
+  }
+  for (const std::int32_t count : {0, -1, 5, 24}) {
+    EXPECT_THROW(pool.set_num_shards(count), std::invalid_argument);
+  }
+  EXPECT_EQ(pool.shards().size(), 3);
+  EXPECT_EQ(pool.num_free_pages(), 11);
+}
+
+TEST(PagePoolTest, TellsTheDigestOfCachedPagesOnly) {
+  PagePool pool(4);
+  allocate(pool, 1);
+  EXPECT_THROW(pool.digest(1), std::invalid_argument);
+  EXPECT_EQ(pool.group(1), kNoGroup);
+  EXPECT_EQ(pool.group(kNullPage), kNoGroup);
+  pool.cache(1, hash_of(1), 3);
+  EXPECT_EQ(pool.digest(1), hash_of(1));
+  EXPECT_EQ(pool.group(1), 3);
+  for (const PageId page : {4, -1}) {
+    EXPECT_THROW(pool.digest(page), std::out_of_range);
+    EXPECT_THROW(pool.group(page), std::out_of_range);
+  }
+}
+
 /// The same pool on std containers: a list for the LRU order, a map from content to pages.
 class GoldenPool {
  public:

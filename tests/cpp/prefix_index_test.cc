@@ -66,6 +66,24 @@ TEST(PrefixIndexTest, FindsTheOldestDuplicate) {
   index.check_invariants();
 }
 
+TEST(PrefixIndexTest, FindsTheOldestDuplicateInARange) {
+  std::vector<Page> pages(9);
+  PrefixIndex index(pages);
+  for (PageId page : {7, 2, 5, 3, 8}) index.insert(page, hash_of(1), 0);
+  index.insert(4, hash_of(1), 1);
+  EXPECT_EQ(index.find(hash_of(1), 0, {0, 9}), 7);
+  EXPECT_EQ(index.find(hash_of(1), 0, {0, 3}), 2);
+  EXPECT_EQ(index.find(hash_of(1), 0, {3, 6}), 5) << "3 is younger";
+  EXPECT_EQ(index.find(hash_of(1), 0, {8, 9}), 8);
+  EXPECT_EQ(index.find(hash_of(1), 0, {4, 5}), kNoPage) << "4 is of another group";
+  EXPECT_EQ(index.find(hash_of(1), 0, {0, 0}), kNoPage);
+  EXPECT_EQ(index.find(hash_of(2), 0, {0, 9}), kNoPage);
+  index.remove(5);
+  EXPECT_EQ(index.find(hash_of(1), 0, {3, 6}), 3);
+  index.remove(7);
+  EXPECT_EQ(index.find(hash_of(1), 0, {6, 9}), 8);
+}
+
 TEST(PrefixIndexTest, ClosesTheHoleInARunOfCollisions) {
   constexpr PageId kPages = 40;
   std::vector<Page> pages(kPages);
@@ -140,6 +158,14 @@ TEST(PrefixIndexTest, MatchesMapUnderRandomOperations) {
           const auto found = golden.find({key, group});
           ASSERT_EQ(index.find(hash(key), group),
                     found == golden.end() ? kNoPage : found->second.front());
+          const PageRange range = {random.below(kPages), kPages - random.below(kPages)};
+          PageId oldest = kNoPage;
+          if (found != golden.end()) {
+            const auto in_range = std::ranges::find_if(
+                found->second, [&](PageId p) { return p >= range.begin && p < range.end; });
+            if (in_range != found->second.end()) oldest = *in_range;
+          }
+          ASSERT_EQ(index.find(hash(key), group, range), oldest);
         }
       }
     }

@@ -17,7 +17,6 @@ class Group:
     size: int = 0  # of the window or chunk
 
     def first_read(self, num_computed):
-        """First token that the token after ``num_computed`` reads."""
         if self.kind == "window":
             return max(0, num_computed - self.size + 1)
         if self.kind == "chunk":
@@ -31,16 +30,13 @@ class Group:
             return 1
         if self.kind == "cross":
             return -(-num_encoder_tokens // self.page_size)
-        if self.kind == "checkpoints":
-            num_lookahead = 0
-        return -(-(num_tokens + num_lookahead) // self.page_size)
+        return -(-(num_tokens + num_lookahead * (self.kind != "checkpoints")) // self.page_size)
 
     def first_written(self, num_tokens):
         return (num_tokens - 1) // self.page_size if self.kind == "checkpoints" else 0
 
     def pages_of_prefix(self, length, redone):
-        """Pages that must be cached for a request to go on ``redone`` tokens before ``length``."""
-        start = length - redone
+        start = length - redone  # of a request that goes on there; gives the pages it needs cached
         if self.kind in ("state", "cross"):
             return None
         if self.kind == "checkpoints":
@@ -49,7 +45,7 @@ class Group:
 
 
 class Oracle:
-    def __init__(self, num_pages, groups, max_model_len, eagle=False):
+    def __init__(self, num_pages, groups, max_model_len, eagle=False, num_shards=1):
         self.groups, self.max_model_len = groups, max_model_len
         self.unit = math.lcm(*(group.page_size for group in groups))
         self.redone = self.unit if eagle else 0
@@ -58,10 +54,15 @@ class Oracle:
         self.cached = []  # (group, tokens up to the page's end, page), oldest first
         self.rows = {}  # request -> one list of pages a group
         self.computed, self.room, self.registered = {}, {}, {}
+        self.shard_size, self.shard = num_pages // num_shards, None  # None: pages of any shard
+
+    def is_near(self, page):
+        return self.shard is None or page // self.shard_size == self.shard
 
     def find(self, g, tokens, page):
         wanted = tokens[: (page + 1) * self.groups[g].page_size]
-        return next((p for h, t, p in self.cached if (h, t) == (g, wanted)), None)
+        found = (p for h, t, p in self.cached if (h, t) == (g, wanted))
+        return next(filter(self.is_near, found), None)
 
     def can_share(self, tokens, length, redone):
         for g, group in enumerate(self.groups):
@@ -71,9 +72,8 @@ class Oracle:
         return True
 
     def match(self, request, tokens):
-        if request in self.rows:
-            return 0
-        for length in range((len(tokens) - 1) // self.unit * self.unit, 0, -self.unit):
+        longest = 0 if request in self.rows else (len(tokens) - 1) // self.unit * self.unit
+        for length in range(longest, 0, -self.unit):
             if self.can_share(tokens, length, self.redone):
                 return length - self.redone
         return 0
@@ -82,6 +82,8 @@ class Oracle:
         before = copy.deepcopy(self.__dict__)
         if request not in self.rows:
             self.adopt(request, tokens, num_cached)
+        shards = {page // self.shard_size for row in self.rows[request] for page in row if page}
+        self.shard = shards.pop() if len(shards) == 1 else self.shard
         computed = self.computed[request]
         num_lookahead = min(num_lookahead, self.max_model_len - computed - num_new)
         for group, row in zip(self.groups, self.rows[request], strict=True):
@@ -93,7 +95,7 @@ class Oracle:
             length = group.row_length(computed + num_new, num_lookahead, num_encoder)
             row += [0] * (length - len(row))
             for i in range(max(needed, group.first_written(computed + num_new)), len(row)):
-                if row[i] == 0 and not self.free:
+                if row[i] == 0 and not any(map(self.is_near, self.free)):
                     self.__dict__ = before
                     return False
                 row[i] = row[i] or self.take()
@@ -115,7 +117,8 @@ class Oracle:
                 self.refs[page] += 1
 
     def take(self):
-        page = self.free.pop(0)
+        page = next(filter(self.is_near, self.free))
+        self.free.remove(page)
         self.cached = [entry for entry in self.cached if entry[2] != page]
         self.refs[page] = 1
         return page
@@ -132,10 +135,8 @@ class Oracle:
             full = min(num_computed // group.page_size, len(row))
             for i in range(self.registered[request][g], full):
                 end = (i + 1) * group.page_size
-                if row[i] and (
-                    group.kind in ("full", "window", "chunk")
-                    or (group.kind == "checkpoints" and end == num_computed)
-                ):
+                is_state = group.kind == "checkpoints" and end == num_computed
+                if row[i] and (is_state or group.kind in ("full", "window", "chunk")):
                     self.cached.append((g, tokens[:end], row[i]))
             self.registered[request][g] = max(self.registered[request][g], full)
 
@@ -144,6 +145,5 @@ class Oracle:
             self.give_back(reversed(row))
 
     def reset(self):
-        if not self.rows:
-            self.cached = []
+        self.cached = self.cached if self.rows else []
         return not self.rows

@@ -33,15 +33,23 @@ def spec_of(group):
 
 
 class ManagerMachine(RuleBasedStateMachine):
-    num_pages, groups, eagle = 12, [Group("full", 3)], False
+    num_pages, groups, eagle, num_shards = 12, [Group("full", 3)], False, 1
     waiting = Bundle("waiting")
     running = Bundle("running")
 
     def __init__(self):
         super().__init__()
         specs = [CacheGroupSpec(spec_of(group)) for group in self.groups]
-        self.manager = CacheManager(self.num_pages, specs, MAX_MODEL_LEN, use_eagle=self.eagle)
-        self.oracle = Oracle(self.num_pages, self.groups, MAX_MODEL_LEN, self.eagle)
+        self.manager = CacheManager(
+            self.num_pages,
+            specs,
+            MAX_MODEL_LEN,
+            use_eagle=self.eagle,
+            data_parallel_size=self.num_shards,
+        )
+        self.oracle = Oracle(
+            self.num_pages, self.groups, MAX_MODEL_LEN, self.eagle, self.num_shards
+        )
         self.count = 0
 
     @rule(target=waiting, tokens=TOKENS, num_encoder_tokens=st.integers(0, 7))
@@ -49,29 +57,43 @@ class ManagerMachine(RuleBasedStateMachine):
         self.count += 1
         return Request(f"r{self.count}", tokens, num_encoder_tokens=num_encoder_tokens)
 
-    @rule(request=waiting)
-    def match(self, request):
-        tokens = tuple(request.tokens)
-        assert self.manager.match(request) == self.oracle.match(request.request_id, tokens)
+    def draw_shard(self, data):
+        """A shard or none, told to the oracle as well."""
+        shards = st.none() if self.num_shards == 1 else st.integers(0, self.num_shards - 1)
+        self.oracle.shard = data.draw(st.none() | shards, "shard")
+        return self.oracle.shard
+
+    @rule(request=waiting, data=st.data())
+    def match(self, request, data):
+        self.match_in(request, self.draw_shard(data))
+
+    def match_in(self, request, shard):
+        cached = self.manager.match(request, dp_shard=shard)
+        assert cached == self.oracle.match(request.request_id, tuple(request.tokens))
+        return cached
 
     @rule(target=running, request=consumes(waiting), data=st.data())
     def admit(self, request, data):
         tokens = tuple(request.tokens)
-        cached = self.manager.match(request)
-        assert cached == self.oracle.match(request.request_id, tokens)
+        shard = self.draw_shard(data)
+        cached = self.match_in(request, shard)
         unit = self.manager.prefix_unit
         if cached:  # or a part of it, as far as that can be shared by itself
             part = unit * data.draw(st.integers(0, cached // unit), "part")
             cached = part if not part or self.oracle.can_share(tokens, part, 0) else cached
-        self.allocate(request, cached, data)
+        self.allocate(request, cached, shard, data)
         return request
 
-    def allocate(self, request, cached, data):
+    def allocate(self, request, cached, shard, data):
         rest = request.num_tokens - request.num_computed_tokens - cached
         num_new = data.draw(st.integers(1, rest), "new")
         lookahead = data.draw(st.integers(0, 3), "lookahead")
         done = self.manager.allocate(
-            request, num_new, num_cached_tokens=cached, num_lookahead_tokens=lookahead
+            request,
+            num_new,
+            num_cached_tokens=cached,
+            num_lookahead_tokens=lookahead,
+            dp_shard=shard,
         )
         assert done == self.oracle.allocate(
             request.request_id,
@@ -97,7 +119,7 @@ class ManagerMachine(RuleBasedStateMachine):
     def grow(self, request, token, data):
         if request.is_allocated and request.num_tokens < MAX_MODEL_LEN:
             request.append(token)
-            self.allocate(request, 0, data)
+            self.allocate(request, 0, self.draw_shard(data), data)
 
     @rule(request=consumes(running))
     def free(self, request):
@@ -166,11 +188,30 @@ MIXES = {
     ),
 }
 
+SHARDED_MIXES = {
+    "FullShards": (24, [Group("full", 3)], 3),
+    "WindowShards": (16, [Group("window", 3, 7)], 2),
+    "WindowOfOneShards": (12, [Group("window", 2, 1)], 4),
+    "ChunkShards": (20, [Group("chunk", 3, 6)], 2),
+    "CheckpointsShards": (12, [Group("checkpoints", 4)], 3),
+    "FullWindowShards": (32, [Group("full", 3), Group("window", 3, 5)], 2),
+    "EverythingShards": (80, MIXES["Everything"][1], 2),
+}
+
+
+def machine_of(name, num_pages, groups, num_shards, eagle):
+    values = {
+        "num_pages": num_pages,
+        "groups": groups,
+        "num_shards": num_shards,
+        "eagle": eagle,
+    }
+    return type(f"{name}Machine", (ManagerMachine,), values).TestCase
+
+
 for _name, (_num_pages, _groups) in MIXES.items():
-    for _eagle in (False, True):
-        _machine = type(
-            f"{_name}{'Eagle' * _eagle}Machine",
-            (ManagerMachine,),
-            {"num_pages": _num_pages, "groups": _groups, "eagle": _eagle},
-        )
-        globals()[f"Test{_name}{'Eagle' * _eagle}"] = _machine.TestCase
+    for _suffix, _eagle in (("", False), ("Eagle", True)):
+        _full_name = _name + _suffix
+        globals()[f"Test{_full_name}"] = machine_of(_full_name, _num_pages, _groups, 1, _eagle)
+for _name, (_num_pages, _groups, _num_shards) in SHARDED_MIXES.items():
+    globals()[f"Test{_name}"] = machine_of(_name, _num_pages, _groups, _num_shards, False)

@@ -158,30 +158,24 @@ std::int32_t CacheManager::first_needed_page(const PageRow& row, GroupId group,
   return std::min(first, row.num_cached() - 1);
 }
 
-// Whether the pool has the pages that `growths_` take. Those that only wait to be evicted, and are
+// Whether the shard has the pages that `growths_` take. Those that only wait to be evicted, and are
 // to be held again, are not free for others.
 bool CacheManager::has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const {
   std::int64_t taken = 0;
-  std::int64_t in_shard = 0;
   const PageRange range = pool_.shards().pages_of(shard);
   for (GroupId group = 0; group < num_groups(); ++group) {
     const PageRow& row = rows[index(group)];
     const PageRow::Growth& growth = growths_[index(group)];
-    const std::int32_t num_new = row.num_pages_taken(growth);
-    taken += num_new;
-    in_shard += num_new;
+    taken += row.num_pages_taken(growth);
     if (!is_new) {
-      taken -= row.num_pages_freed(growth, pool_);
+      taken -= row.num_pages_freed(growth, pool_, range);
       continue;
     }
-    for (const PageId page : row.pages()) {
-      if (page == kNullPage || pool_.ref_count(page) > 0) continue;
-      ++taken;
-      in_shard += range.contains(page);
-    }
+    taken += std::ranges::count_if(row.pages(), [&](PageId page) {
+      return page != kNullPage && range.contains(page) && pool_.ref_count(page) == 0;
+    });
   }
-  if (taken > pool_.num_free_pages()) return false;
-  return shard == kAnyShard || in_shard <= pool_.num_free_pages(shard);
+  return taken <= pool_.num_free_pages(shard);
 }
 
 bool CacheManager::allocate(Request& request, const Demand& demand) {
@@ -246,7 +240,7 @@ void CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
                       request.num_computed_tokens(), " tokens computed already, got ",
                       num_computed_tokens);
   }
-  cache(request, num_computed_tokens);
+  cache(request, num_computed_tokens, kOperation);
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
@@ -254,12 +248,13 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
   constexpr auto kOperation = "CacheManager.set_num_computed_tokens";
   RequestState& state = state_of(kOperation, request);
   check_room(kOperation, request, state, num_computed_tokens);
+  bool has_pages = false;
   for (GroupId group = 0; group < num_groups(); ++group) {
     PageRow& row = state.rows[index(group)];
     row.skip(pool_, first_needed_page(row, group, num_computed_tokens));
+    has_pages |= row.num_skipped() < row.size();
   }
-  const auto holds_none = [](const PageRow& row) { return row.num_skipped() == row.size(); };
-  if (std::ranges::all_of(state.rows, holds_none)) state.shard = {};
+  if (!has_pages) state.shard = {};
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
@@ -273,12 +268,11 @@ bool CacheManager::fills_a_page(const RequestState& state, std::int32_t num_toke
   return false;
 }
 
-void CacheManager::cache(Request& request, std::int32_t num_tokens) {
-  constexpr auto kOperation = "CacheManager.commit";
-  RequestState& state = state_of(kOperation, request);
-  check_room(kOperation, request, state, num_tokens);
+void CacheManager::cache(Request& request, std::int32_t num_tokens, const char* operation) {
+  RequestState& state = state_of(operation, request);
+  check_room(operation, request, state, num_tokens);
   if (num_tokens > request.num_tokens()) {
-    throw_value_error(kOperation, "request '", request.request_id(), "' has ", request.num_tokens(),
+    throw_value_error(operation, "request '", request.request_id(), "' has ", request.num_tokens(),
                       " tokens, got ", num_tokens);
   }
   if (!enable_caching() || !fills_a_page(state, num_tokens)) return;

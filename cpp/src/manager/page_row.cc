@@ -44,11 +44,12 @@ std::int32_t PageRow::num_pages_taken(const Growth& growth) const {
   return static_cast<std::int32_t>(gaps) + growth.num_pages - std::max(growth.first_filled, size());
 }
 
-std::int32_t PageRow::num_pages_freed(const Growth& growth, const PagePool& pool) const {
+std::int32_t PageRow::num_pages_freed(const Growth& growth, const PagePool& pool,
+                                      const PageRange& range) const {
   std::int32_t freed = 0;
   for (std::int32_t i = num_skipped_; i < growth.first_needed; ++i) {
     const PageId page = pages_[index(i)];
-    freed += page != kNullPage && pool.ref_count(page) == 1;
+    freed += page != kNullPage && range.contains(page) && pool.ref_count(page) == 1;
   }
   return freed;
 }

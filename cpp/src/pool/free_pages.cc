@@ -11,9 +11,10 @@ FreePages::FreePages(std::span<Page> pages)
 
 void FreePages::set_shards(const PageShards& shards) {
   const std::vector<PageId> order = in_order();
+  std::vector<FreeQueue> queues(static_cast<std::size_t>(shards.size()), FreeQueue(pages_));
   for (const PageId page : order) queue_of(page).remove(page);
   shards_ = shards;
-  queues_.assign(static_cast<std::size_t>(shards.size()), FreeQueue(pages_));
+  queues_.swap(queues);
   for (const PageId page : order) queue_of(page).push_back(page);
 }
 

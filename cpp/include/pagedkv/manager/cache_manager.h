@@ -156,8 +156,9 @@ class CacheManager {
   /// The second half of `commit`: makes the pages that the first `num_tokens` tokens fill
   /// findable, whether those are computed or will be before anybody reads them.
   ///
-  /// Throws as `commit`, but not for fewer than before.
-  void cache(Request& request, std::int32_t num_tokens);
+  /// Throws as `commit`, but not for fewer than before; as if it were `operation`.
+  void cache(Request& request, std::int32_t num_tokens,
+             const char* operation = "CacheManager.cache");
 
   /// Gives all pages of `request` back; its last page is evicted first. O(its pages).
   ///

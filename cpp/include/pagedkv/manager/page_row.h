@@ -47,8 +47,9 @@ class PageRow {
   /// Pages that a growth takes from the pool.
   std::int32_t num_pages_taken(const Growth& growth) const;
 
-  /// Pages that a growth gives back and nobody else holds.
-  std::int32_t num_pages_freed(const Growth& growth, const PagePool& pool) const;
+  /// Pages of `range` that a growth gives back and nobody else holds.
+  std::int32_t num_pages_freed(const Growth& growth, const PagePool& pool,
+                               const PageRange& range) const;
 
   /// Gives the pages before `first_needed` back; the last of them becomes the coldest, as when a
   /// request is freed.

@@ -25,7 +25,7 @@ class StateSpacePolicy final : public GroupPolicy {
                                 std::vector<PageId>& pages) const override;
 
   std::int32_t num_pages_for(const RequestLength& length) const override {
-    return last_state(length.num_tokens) + 1 + num_speculative_pages_;
+    return saturating_add(last_state(length.num_tokens) + 1, num_speculative_pages_);
   }
 
   std::int32_t first_written_page(const RequestLength& length) const override {

@@ -1,6 +1,7 @@
 """`easydel.inference.esurge.core.coordinator`: the groups of a manager, together."""
 
 from collections.abc import Sequence
+
 from pagedkv import _core
 from pagedkv.pages import PooledPage, pooled_pages
 

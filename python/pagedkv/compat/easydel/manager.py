@@ -29,9 +29,10 @@ class CacheManager:
       ValueError: If a size is below 1, there are no groups, or slots do not fit in int32.
     """
 
-    # `__init__` puts the core's own methods in place of those below, where a subclass has not: it
-    # spares hot calls a Python frame. Instances that were not made by `__init__`, but given a coordinator and a pool, have no core.
-    _core: Any = None
+    # `__init__` puts the core's own methods in place of those below, where a subclass has none: it
+    # spares hot calls a Python frame. Instances that were not made by it, but given a coordinator
+    # and a pool, have no core.
+    _core: pagedkv.CacheManager
 
     def __init__(
         self,
@@ -87,10 +88,10 @@ class CacheManager:
         data_parallel_size: int | None = None,
     ) -> CachePages | None:
         """As `pagedkv.CacheManager.allocate_slots`."""
-        core = self._core
-        if core is None:
-            core = _Parts(self)
-        return core.allocate_slots(
+        allocate = (
+            self._core.allocate_slots if hasattr(self, "_core") else self._allocate_from_parts
+        )
+        return allocate(
             request,
             num_new_tokens,
             num_new_computed_tokens,
@@ -117,9 +118,7 @@ class CacheManager:
         """As `pagedkv.CacheManager.get_page_ids`."""
         return self._core.get_page_ids(request_id)
 
-    def get_num_common_prefix_pages(
-        self, request: Any, num_scheduled_requests: int
-    ) -> list[int]:
+    def get_num_common_prefix_pages(self, request: Any, num_scheduled_requests: int) -> list[int]:
         """As `pagedkv.CacheManager.get_num_common_prefix_pages`."""
         return self._core.get_num_common_prefix_pages(request, num_scheduled_requests)
 
@@ -135,17 +134,7 @@ class CacheManager:
         """As `pagedkv.CacheManager.check_invariants`."""
         self._core.check_invariants()
 
-
-class _Parts:
-    """Allocates step by step through a coordinator and a pool that are not ours.
-
-    EasyDeL's tests put such managers together: `object.__new__(CacheManager)` with stand-ins.
-    """
-
-    def __init__(self, manager: Any) -> None:
-        self.manager = manager
-
-    def allocate_slots(
+    def _allocate_from_parts(
         self,
         request: Any,
         num_new_tokens: int,
@@ -156,11 +145,15 @@ class _Parts:
         dp_shard_hint: int | None,
         data_parallel_size: int | None,
     ) -> CachePages | None:
-        manager = self.manager
+        """Allocates step by step through a coordinator and a pool that are not ours.
+
+        EasyDeL's tests put such managers together: `object.__new__(CacheManager)` with stand-ins.
+        """
+        manager: Any = self
         coordinator, pool, request_id = manager.coordinator, manager.page_pool, request.request_id
         if num_new_tokens < 1:
             raise ValueError("[CacheManager.allocate_slots] num_new_tokens must be greater than 0")
-        cached = tuple([] for _ in manager.kv_cache_groups)
+        cached: tuple[list[Any], ...] = tuple([] for _ in manager.kv_cache_groups)
         if new_computed_pages is not None:
             cached = new_computed_pages.pages
         coordinator.remove_skipped_pages(request_id, request.num_computed_tokens)

@@ -86,7 +86,7 @@ class PagePool:
 
         Raises:
           ValueError: If there are fewer hashes than cached pages, if the request has fewer tokens,
-            or if a page can be found already.
+            or if a page is not held or can be found already. Then nothing happens.
         """
         self._check_own("cache_full_pages")
         if len(page_hashes) < num_cached_pages:
@@ -94,18 +94,29 @@ class PagePool:
                 f"[PagePool.cache_full_pages] {num_cached_pages} pages are cached, "
                 f"page_hashes has {len(page_hashes)}"
             )
-        for i in range(len(page_hashes), num_full_pages):
+        hashes = list(page_hashes)
+        for i in range(len(hashes), num_full_pages):
             tokens = request.all_token_ids[i * page_size : (i + 1) * page_size]
             if len(tokens) != page_size:
                 raise ValueError(
                     f"[PagePool.cache_full_pages] page {i} of request '{request.request_id}' "
                     f"has {len(tokens)} tokens, not {page_size}"
                 )
-            parent = page_hashes[-1].hash_value if page_hashes else None
-            page_hashes.append(hash_page_tokens(hash, parent, tokens, None))
+            parent = hashes[-1].hash_value if hashes else None
+            hashes.append(hash_page_tokens(hash, parent, tokens, None))
+        found: dict[int, bytes] = {}
         for i in range(num_cached_pages, min(num_full_pages, len(pages))):
-            if not pages[i].is_null:
-                self._core.cache(pages[i].page_id, _digest(page_hashes[i]), kv_cache_group_id)
+            page_id = pages[i].page_id
+            if pages[i].is_null:
+                continue
+            if self._core.ref_count(page_id) == 0:
+                raise ValueError(f"[PagePool.cache_full_pages] page {page_id} is not held")
+            if page_id in found or self._core.is_cached(page_id):
+                raise ValueError(f"[PagePool.cache_full_pages] page {page_id} can be found already")
+            found[page_id] = _digest(hashes[i])
+        for page_id, digest in found.items():
+            self._core.cache(page_id, digest, kv_cache_group_id)
+        page_hashes[:] = hashes
 
     def get_new_pages(
         self,
