@@ -46,7 +46,9 @@ def make_manager(name: str, easydel: Any, num_pages: int, max_model_len: int) ->
     return package.CacheManager(num_pages, groups, max_model_len)
 
 
-def measure(name: str, root: Path, num_requests: int, num_tokens: int, num_steps: int) -> list[float]:
+def measure(
+    name: str, root: Path, num_requests: int, num_tokens: int, num_steps: int
+) -> list[float]:
     """Returns microseconds a step, one figure for each period."""
     import numpy as np
     from easydel_core import load

@@ -168,9 +168,7 @@ Raises:
             return self.rows("CachePages") == right.rows("CachePages");
           },
           "other"_a.none(), "Whether the pages are the same.")
-      .def("__repr__", [](const CachePages& self) {
-        return "CachePages(" + self.repr() + ")";
-      });
+      .def("__repr__", [](const CachePages& self) { return "CachePages(" + self.repr() + ")"; });
 }
 
 }  // namespace pagedkv

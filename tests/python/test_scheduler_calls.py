@@ -394,16 +394,87 @@ def pages_of(*groups):
     ("groups", "error", "text"),
     [
         (([1],), ValueError, "a list of pages for each of 2 groups, got 1"),
-        (([1, 2], [4, 5], [1],), ValueError, "for each of 2 groups, got 3"),
-        (([1, 2], [4],), ValueError, "group 1 has 1 pages"),
-        (([1, 2], [5, 4],), ValueError, "page 5 of group 1 has other content"),
-        (([4, 5], [1, 2],), ValueError, "page 4 of group 0 has other content"),
-        (([1, 0], [4, 5],), ValueError, "page 0 of group 0"),
-        (([1, -1], [4, 5],), ValueError, "page -1 of group 0"),
-        (([1, 16], [4, 5],), ValueError, "page 16 of group 0"),
-        (([1, 2**31 - 1], [4, 5],), ValueError, "page 2147483647 of group 0"),
-        (([1, 2**31], [4, 5],), ValueError, "page ids must fit in int32, got 2147483648"),
-        (([1, "2"], [4, 5],), TypeError, "page ids must be integers, got str"),
+        (
+            (
+                [1, 2],
+                [4, 5],
+                [1],
+            ),
+            ValueError,
+            "for each of 2 groups, got 3",
+        ),
+        (
+            (
+                [1, 2],
+                [4],
+            ),
+            ValueError,
+            "group 1 has 1 pages",
+        ),
+        (
+            (
+                [1, 2],
+                [5, 4],
+            ),
+            ValueError,
+            "page 5 of group 1 has other content",
+        ),
+        (
+            (
+                [4, 5],
+                [1, 2],
+            ),
+            ValueError,
+            "page 4 of group 0 has other content",
+        ),
+        (
+            (
+                [1, 0],
+                [4, 5],
+            ),
+            ValueError,
+            "page 0 of group 0",
+        ),
+        (
+            (
+                [1, -1],
+                [4, 5],
+            ),
+            ValueError,
+            "page -1 of group 0",
+        ),
+        (
+            (
+                [1, 16],
+                [4, 5],
+            ),
+            ValueError,
+            "page 16 of group 0",
+        ),
+        (
+            (
+                [1, 2**31 - 1],
+                [4, 5],
+            ),
+            ValueError,
+            "page 2147483647 of group 0",
+        ),
+        (
+            (
+                [1, 2**31],
+                [4, 5],
+            ),
+            ValueError,
+            "page ids must fit in int32, got 2147483648",
+        ),
+        (
+            (
+                [1, "2"],
+                [4, 5],
+            ),
+            TypeError,
+            "page ids must be integers, got str",
+        ),
     ],
 )
 def test_refuses_tampered_pages_and_changes_nothing(groups, error, text):
