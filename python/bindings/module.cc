@@ -1,6 +1,9 @@
 #include "bindings.h"
 
 NB_MODULE(_core, m) {
+#ifdef NDEBUG
+  nanobind::set_leak_warnings(false);  // globals of a program may well outlive the interpreter
+#endif
   m.doc() = "C++ core of pagedkv. Import from `pagedkv`, not from here.";
   pagedkv::bind_spec(m);
   pagedkv::bind_extra_keys(m);
