@@ -73,7 +73,7 @@ test-cpp: system-packages $(VENV)/installed
 	$(BIN)/ctest --preset dev
 
 test-python: $(VENV)/installed $(EASYDEL)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(BIN)/python
 	$(PIP) install -q --group lint
