@@ -87,7 +87,8 @@ asan tsan: system-packages $(VENV)/installed
 # Against named rivals, in one run each. Figures hold for the machine they were made on.
 bench: SYSTEM_PACKAGES += libbenchmark-dev
 bench: system-packages $(VENV)/installed $(EASYDEL)
-	$(BIN)/cmake --preset release -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
+	$(BIN)/cmake --preset release -DPAGEDKV_BUILD_TESTS=OFF \
+	  -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
 	$(BIN)/cmake --build build/release
 	for benchmark in hash pool; do build/release/benchmarks/cpp/$${benchmark}_benchmark; done
 	$(BIN)/python benchmarks/python/bench_ops.py
