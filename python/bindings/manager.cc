@@ -353,6 +353,7 @@ Example:
   bind_arrays(manager);
   bind_state(manager);
   bind_scheduler_calls(manager);
+  bind_step_calls(m, manager);
 }
 
 }  // namespace pagedkv

@@ -12,6 +12,7 @@
 #include "named_requests.h"
 #include "pagedkv/manager/cache_manager.h"
 #include "pool.h"
+#include "request_handles.h"
 
 namespace pagedkv {
 
@@ -74,16 +75,28 @@ class OwningManager {
 
   const NamedRequests& named() const { return named_; }
 
+  /// The core and the requests that have handles, while nobody else uses them.
+  template <typename Work>
+  auto with_handles(std::string_view operation, Work work) {
+    const ExclusiveUse use(use_flag_, operation, "manager");
+    return work(*core_, handles_);
+  }
+
+  /// Lets go of a request that has given its pages back.
+  void let_go(Request& request) { held_.erase(&request); }
+
   // For Python's cycle collector: a subclass of Request may refer back to the manager.
   int traverse(visitproc visit, void* arg) {
     for (const auto& [request, object] : held_) Py_VISIT(object.ptr());
-    return named_.traverse(visit, arg);
+    if (const int stop = named_.traverse(visit, arg)) return stop;
+    return handles_.traverse(visit, arg);
   }
 
   void clear() {
     for (const auto& [request, object] : held_) core_->free(*request);
     std::exchange(held_, {});
     named_.clear();
+    handles_.clear();
   }
 
  private:
@@ -109,9 +122,13 @@ class OwningManager {
   std::shared_ptr<CacheManager> core_;
   std::unordered_map<Request*, nb::object> held_;
   NamedRequests named_;
+  RequestHandles handles_;
 };
 
 /// Methods that take requests of schedulers' own classes: see scheduler_calls.cc.
 void bind_scheduler_calls(nb::class_<OwningManager>& manager);
+
+/// Methods for all requests of a step at once: see step_calls.cc.
+void bind_step_calls(nb::module_& m, nb::class_<OwningManager>& manager);
 
 }  // namespace pagedkv

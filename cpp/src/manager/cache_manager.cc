@@ -85,7 +85,7 @@ void CacheManager::detach(Request& request) {
   RequestState& state = states_[index(request.state_)];
   state.request = nullptr;
   for (PageRow& row : state.rows) row.clear();
-  state.num_allocated_tokens = 0;
+  state.num_allocated_tokens = state.num_quiet_tokens = 0;
   state.shard = {};
   free_states_.push_back(request.state_);
   request.owner_ = nullptr;
@@ -119,24 +119,24 @@ std::int32_t CacheManager::match(Request& request, ShardId shard) {
   return find_prefix(request, max_tokens, shard, hit_);
 }
 
+std::int32_t CacheManager::find_again(Request& request, std::int32_t num_tokens, ShardId shard,
+                                      GroupPages& pages) const {
+  pages.assign(index(num_groups()), {});
+  if (!enable_caching() || num_tokens == 0) return 0;
+  const auto hashes = request.page_hashes(hash_page_size(), hasher());
+  return coordinator_.find_longest_hit({pool_, shard}, hashes, num_tokens, 0, pages);
+}
+
 // Makes `new_rows_` the rows of a request that goes on after its cached tokens.
 void CacheManager::start_rows(Request& request, const Demand& demand) {
   const std::int32_t num_cached = demand.num_cached_tokens;
-  GroupPages* prefix = &hit_;
-  hit_.assign(index(num_groups()), {});
-  if (enable_caching() && demand.prefix != nullptr) {
+  GroupPages* prefix = demand.prefix == nullptr ? &hit_ : demand.prefix;
+  if (demand.prefix != nullptr) {
     check_prefix(request, demand);
-    prefix = demand.prefix;
-  } else {
-    std::int32_t found = 0;
-    if (enable_caching() && num_cached > 0) {
-      const auto hashes = request.page_hashes(hash_page_size(), hasher());
-      found = coordinator_.find_longest_hit({pool_, demand.shard}, hashes, num_cached, 0, hit_);
-    }
-    if (found < num_cached) {
-      throw_value_error("CacheManager.allocate", "only ", found, " of the first ", num_cached,
-                        " tokens of request '", request.request_id(), "' are cached: match again");
-    }
+  } else if (const auto found = find_again(request, num_cached, demand.shard, hit_);
+             found < num_cached) {
+    throw_value_error("CacheManager.allocate", "only ", found, " of the first ", num_cached,
+                      " tokens of request '", request.request_id(), "' are cached: match again");
   }
   for (GroupId group = 0; group < num_groups(); ++group) {
     auto& pages = (*prefix)[index(group)];
@@ -178,7 +178,37 @@ bool CacheManager::has_room(const std::vector<PageRow>& rows, bool is_new, Shard
   return taken <= pool_.num_free_pages(shard);
 }
 
+// Most steps end in a page that the request has, and no window leaves one behind: then there is
+// nothing to plan.
+bool CacheManager::allocate_quietly(Request& request, const Demand& demand) {
+  if (request.owner_ != this || demand.num_new_tokens < 1 || demand.num_lookahead_tokens < 0 ||
+      demand.num_cached_tokens != 0) {
+    return false;
+  }
+  RequestState& state = states_[index(request.state_)];
+  const std::int64_t num_tokens =
+      std::int64_t{request.num_computed_tokens()} + demand.num_new_tokens;
+  const std::int64_t end = num_tokens + demand.num_lookahead_tokens;
+  if (end > state.num_quiet_tokens) return false;
+  if (!demand.may_be_ahead && num_tokens > request.num_tokens()) return false;
+  state.num_allocated_tokens = std::max(state.num_allocated_tokens, static_cast<std::int32_t>(end));
+  return true;
+}
+
+void CacheManager::note_change(RequestState& state) {
+  std::int32_t num_quiet = max_model_len_;
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    const PageRow& row = state.rows[index(group)];
+    num_quiet = std::min(
+        num_quiet, coordinator_.policy(group).num_quiet_tokens(row.size(), row.num_skipped()));
+  }
+  state.num_quiet_tokens = num_quiet;
+  ++state.num_changes;
+}
+
 bool CacheManager::allocate(Request& request, const Demand& demand) {
+  check_shard("CacheManager.allocate", demand.shard);
+  if (allocate_quietly(request, demand)) return true;
   check_demand(request, demand);
   const bool is_new = !request.is_allocated();
   if (is_new) start_rows(request, demand);
@@ -229,18 +259,13 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
   state->num_allocated_tokens =
       std::max(state->num_allocated_tokens, num_tokens + length.num_lookahead_tokens);
   request.num_computed_tokens_ = num_computed;
+  note_change(*state);
   return true;
 }
 
 void CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
-  constexpr auto kOperation = "CacheManager.commit";
-  state_of(kOperation, request);
-  if (num_computed_tokens < request.num_computed_tokens()) {
-    throw_value_error(kOperation, "request '", request.request_id(), "' has ",
-                      request.num_computed_tokens(), " tokens computed already, got ",
-                      num_computed_tokens);
-  }
-  cache(request, num_computed_tokens, kOperation);
+  check_commit(request, num_computed_tokens);
+  cache_full_pages(request, states_[index(request.state_)], num_computed_tokens);
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
@@ -249,12 +274,16 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
   RequestState& state = state_of(kOperation, request);
   check_room(kOperation, request, state, num_computed_tokens);
   bool has_pages = false;
+  bool has_changed = false;
   for (GroupId group = 0; group < num_groups(); ++group) {
     PageRow& row = state.rows[index(group)];
+    const std::int32_t num_skipped = row.num_skipped();
     row.skip(pool_, first_needed_page(row, group, num_computed_tokens));
+    has_changed |= row.num_skipped() != num_skipped;
     has_pages |= row.num_skipped() < row.size();
   }
   if (!has_pages) state.shard = {};
+  if (has_changed) note_change(state);
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
@@ -271,10 +300,12 @@ bool CacheManager::fills_a_page(const RequestState& state, std::int32_t num_toke
 void CacheManager::cache(Request& request, std::int32_t num_tokens, const char* operation) {
   RequestState& state = state_of(operation, request);
   check_room(operation, request, state, num_tokens);
-  if (num_tokens > request.num_tokens()) {
-    throw_value_error(operation, "request '", request.request_id(), "' has ", request.num_tokens(),
-                      " tokens, got ", num_tokens);
-  }
+  check_known(operation, request, num_tokens);
+  cache_full_pages(request, state, num_tokens);
+}
+
+void CacheManager::cache_full_pages(Request& request, RequestState& state,
+                                    std::int32_t num_tokens) {
   if (!enable_caching() || !fills_a_page(state, num_tokens)) return;
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   for (GroupId group = 0; group < num_groups(); ++group) {
@@ -314,6 +345,10 @@ std::int32_t CacheManager::num_common_prefix_pages(const Request& request, Group
   const auto end = std::ranges::find_if(
       pages, [&](PageId page) { return pool_.ref_count(page) < num_requests; });
   return static_cast<std::int32_t>(end - pages.begin());
+}
+
+std::int32_t CacheManager::num_changes(const Request& request) const {
+  return state_of("CacheManager.num_changes", request).num_changes;
 }
 
 std::int32_t CacheManager::num_allocated_tokens(const Request& request) const {

@@ -19,7 +19,6 @@ void CacheManager::check_shard(const char* operation, ShardId shard) const {
 
 void CacheManager::check_demand(const Request& request, const Demand& demand) const {
   constexpr auto kOperation = "CacheManager.allocate";
-  check_shard(kOperation, demand.shard);
   if (request.is_allocated()) {
     state_of(kOperation, request);
     if (demand.num_cached_tokens != 0) {
@@ -61,6 +60,7 @@ void CacheManager::check_prefix(Request& request, const Demand& demand) const {
                       demand.num_cached_tokens, " tokens of request '", request.request_id(),
                       "': ", parts...);
   };
+  if (!enable_caching()) fail("caching is off");
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   if (std::ssize(hashes) * hash_page_size() < demand.num_cached_tokens) fail("it has fewer tokens");
   if (std::cmp_not_equal(demand.prefix->size(), num_groups())) {
@@ -86,7 +86,7 @@ void CacheManager::check_prefix(Request& request, const Demand& demand) const {
 }
 
 void CacheManager::check_room(const char* operation, const Request& request,
-                              const RequestState& state, std::int32_t num_tokens) const {
+                              const RequestState& state, std::int64_t num_tokens) const {
   if (num_tokens < 0) {
     throw_value_error(operation, "the number of tokens must be >= 0, got ", num_tokens);
   }
@@ -94,6 +94,25 @@ void CacheManager::check_room(const char* operation, const Request& request,
     throw_value_error(operation, "request '", request.request_id(), "' has room for ",
                       state.num_allocated_tokens, " tokens, got ", num_tokens);
   }
+}
+
+void CacheManager::check_known(const char* operation, const Request& request,
+                               std::int64_t num_tokens) {
+  if (num_tokens <= request.num_tokens()) return;
+  throw_value_error(operation, "request '", request.request_id(), "' has ", request.num_tokens(),
+                    " tokens, got ", num_tokens);
+}
+
+void CacheManager::check_commit(const Request& request, std::int64_t num_computed_tokens) const {
+  constexpr auto kOperation = "CacheManager.commit";
+  const RequestState& state = state_of(kOperation, request);
+  if (num_computed_tokens < request.num_computed_tokens()) {
+    throw_value_error(kOperation, "request '", request.request_id(), "' has ",
+                      request.num_computed_tokens(), " tokens computed already, got ",
+                      num_computed_tokens);
+  }
+  check_room(kOperation, request, state, num_computed_tokens);
+  check_known(kOperation, request, num_computed_tokens);
 }
 
 void CacheManager::check_invariants() const {

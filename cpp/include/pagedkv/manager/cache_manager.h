@@ -116,6 +116,18 @@ class CacheManager {
   std::int32_t find_prefix(Request& request, std::int32_t max_tokens, ShardId shard,
                            GroupPages& pages) const;
 
+  /// Looks up again what was found before: the longest cached prefix of at most `num_tokens`
+  /// tokens, none of which is to be computed again. Returns its tokens and replaces `pages` by its
+  /// pages. Throws as `match`.
+  std::int32_t find_again(Request& request, std::int32_t num_tokens, ShardId shard,
+                          GroupPages& pages) const;
+
+  /// Throws what `allocate` throws for bad arguments, whatever is in the cache.
+  void check_demand(const Request& request, const Demand& demand) const;
+
+  /// Throws what `commit` throws.
+  void check_commit(const Request& request, std::int64_t num_computed_tokens) const;
+
   /// Makes room for the new tokens after those computed, and for draft tokens after those, as far
   /// as `max_model_len()` allows. The first call of a request takes the cached tokens from the
   /// cache, as `match` found them; they count as computed. Returns false if too few pages are free.
@@ -180,6 +192,10 @@ class CacheManager {
   std::int32_t num_common_prefix_pages(const Request& request, GroupId group,
                                        std::int32_t num_requests) const;
 
+  /// A number that is another one after the page table rows of `request` have changed. Throws as
+  /// `page_ids`.
+  std::int32_t num_changes(const Request& request) const;
+
   /// Tokens there is room for in the pages that `request` holds; 0 if none.
   std::int32_t num_allocated_tokens(const Request& request) const;
 
@@ -193,11 +209,14 @@ class CacheManager {
   RequestState& state_of(const char* operation, const Request& request);
   const RequestState& state_of(const char* operation, const Request& request) const;
   void check_shard(const char* operation, ShardId shard) const;
-  void check_demand(const Request& request, const Demand& demand) const;
   void check_room(const char* operation, const Request& request, const RequestState& state,
-                  std::int32_t num_tokens) const;
+                  std::int64_t num_tokens) const;
+  static void check_known(const char* operation, const Request& request, std::int64_t num_tokens);
+  void cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens);
   void check_prefix(Request& request, const Demand& demand) const;
   void start_rows(Request& request, const Demand& demand);
+  bool allocate_quietly(Request& request, const Demand& demand);
+  void note_change(RequestState& state);
   std::int32_t first_needed_page(const PageRow& row, GroupId group,
                                  std::int32_t num_computed_tokens) const;
   bool fills_a_page(const RequestState& state, std::int32_t num_tokens) const;

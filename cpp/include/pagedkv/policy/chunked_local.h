@@ -22,6 +22,12 @@ class ChunkedLocalPolicy final : public GroupPolicy {
     return round_down(num_computed_tokens, chunk_size_) / page_size();
   }
 
+  std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t num_skipped) const override {
+    const std::int64_t chunks = ceil_div(num_slots(num_skipped + 1), chunk_size_);
+    return static_cast<std::int32_t>(
+        std::min(chunks * chunk_size_, std::int64_t{num_slots(num_pages)}));
+  }
+
   bool keeps_last_cached_page() const override { return true; }
 
  private:

@@ -22,6 +22,8 @@ class CrossAttentionPolicy final : public GroupPolicy {
     return ceil_div(length.num_encoder_tokens, page_size());
   }
 
+  std::int32_t num_quiet_tokens(std::int32_t, std::int32_t) const override { return kAnyNumTokens; }
+
   bool is_complete(std::int32_t, std::int32_t) const override { return false; }
 
   bool has_slots() const override { return false; }

@@ -15,6 +15,10 @@ class FullAttentionPolicy final : public GroupPolicy {
                                 std::int32_t max_tokens, std::int32_t num_redone,
                                 std::vector<PageId>& pages) const override;
 
+  std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t) const override {
+    return num_slots(num_pages);
+  }
+
   bool reads_whole_prefix() const override { return true; }
 };
 

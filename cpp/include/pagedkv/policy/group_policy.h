@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -59,6 +60,11 @@ class GroupPolicy {
   /// First page that is read when the token after `num_computed_tokens` is computed, or later.
   virtual std::int32_t first_needed_page(std::int32_t /*num_computed_tokens*/) const { return 0; }
 
+  /// Tokens, computed and new, up to which a row of `num_pages` pages neither grows nor gives
+  /// pages back, if its first `num_skipped` are given back already. May be too few, never too many:
+  /// what it is for is not to plan steps in which nothing happens.
+  virtual std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t num_skipped) const = 0;
+
   /// Whether the last cached page stays even if it is not needed, where EasyDeL is followed page by
   /// page: its manager for this type looks up the parent of the next digest there.
   virtual bool keeps_last_cached_page() const { return false; }
@@ -77,6 +83,14 @@ class GroupPolicy {
 
  protected:
   GroupPolicy(GroupId group, std::int32_t page_size) : group_(group), page_size_(page_size) {}
+
+  static constexpr std::int32_t kAnyNumTokens = std::numeric_limits<std::int32_t>::max();
+
+  /// Tokens that `num_pages` pages have slots for; `kAnyNumTokens` if they are more.
+  std::int32_t num_slots(std::int32_t num_pages) const {
+    return static_cast<std::int32_t>(
+        std::min(std::int64_t{num_pages} * page_size_, std::int64_t{kAnyNumTokens}));
+  }
 
  private:
   GroupId group_;

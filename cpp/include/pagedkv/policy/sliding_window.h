@@ -21,6 +21,11 @@ class SlidingWindowPolicy final : public GroupPolicy {
     return std::max(num_computed_tokens - window_ + 1, 0) / page_size();
   }
 
+  std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t num_skipped) const override {
+    const std::int64_t next_skip = std::int64_t{num_slots(num_skipped + 1)} + window_ - 1;
+    return static_cast<std::int32_t>(std::min(next_skip, std::int64_t{num_slots(num_pages)}));
+  }
+
  private:
   std::int32_t window_;
 };

@@ -36,6 +36,10 @@ class StateSpacePolicy final : public GroupPolicy {
     return last_state(num_computed_tokens);
   }
 
+  std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t) const override {
+    return keeps_checkpoints_ || num_pages == 0 ? 0 : kAnyNumTokens;
+  }
+
   bool is_complete(std::int32_t page, std::int32_t num_computed_tokens) const override {
     return keeps_checkpoints_ && (page + 1) * page_size() == num_computed_tokens;
   }

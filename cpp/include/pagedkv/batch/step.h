@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "pagedkv/manager/cache_manager.h"
+#include "pagedkv/types.h"
+
+/// What a scheduler asks for in each step, for all its requests in one call.
+namespace pagedkv {
+
+/// What the requests of a step need room for, one entry a request.
+struct StepDemand {
+  std::span<const std::int32_t> num_new_tokens;
+  std::span<const std::int32_t> num_cached_tokens;  ///< Empty: none of any.
+  std::int32_t num_lookahead_tokens = 0;            ///< Of each.
+};
+
+/// Pages that were added to the rows of some requests in one group.
+struct AddedPages {
+  std::vector<PageId> ids;
+  std::vector<std::int32_t>
+      offsets;  ///< Those of request `i` are `ids[offsets[i]:offsets[i + 1]]`.
+};
+
+/// What a step was given.
+struct StepGrant {
+  std::int32_t num_requests = 0;  ///< The first so many have room.
+  std::vector<AddedPages> added;  ///< One a group; those of a cached prefix are among them.
+  std::vector<std::int32_t> changed_rows;  ///< Positions of the requests whose page tables changed.
+};
+
+/// Makes room for the requests in turn, as `CacheManager::allocate` does, up to the first that does
+/// not fit; for that and those after it nothing is done. One whose cached prefix is not in the
+/// cache any more, since a request before it has taken the pages, does not fit either: match it
+/// again.
+///
+/// Throws what `allocate` throws, and `std::invalid_argument` unless there is one count a request;
+/// then nothing is done. Requires that no request is given twice.
+StepGrant allocate_step(CacheManager& manager, std::span<Request* const> requests,
+                        const StepDemand& demand);
+
+/// Says that the K/V of the next `num_new_tokens[i]` tokens of each request is in its pages, as
+/// `CacheManager::commit` does.
+///
+/// Throws what `commit` throws, and `std::invalid_argument` unless there is one count a request,
+/// each >= 0; then nothing is done. Requires that no request is given twice.
+void commit_step(CacheManager& manager, std::span<Request* const> requests,
+                 std::span<const std::int32_t> num_new_tokens);
+
+}  // namespace pagedkv

@@ -1,0 +1,83 @@
+#include "request_handles.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "pagedkv/error.h"
+
+namespace pagedkv {
+
+RequestHandle RequestHandles::add(nb::handle object) {
+  auto& request = nb::cast<Request&>(object);
+  if (!known_.insert(&request).second) {
+    throw_value_error("CacheManager.add_requests", "request '", request.request_id(),
+                      "' has a handle already");
+  }
+  if (free_.empty()) {
+    free_.push_back(static_cast<std::uint32_t>(entries_.size()));
+    entries_.emplace_back();
+  }
+  const std::uint32_t place = free_.back();
+  Entry& entry = entries_[place];
+  entry.request = &request;
+  entry.object = nb::borrow(object);
+  free_.pop_back();
+  return static_cast<RequestHandle>(std::uint64_t{entry.generation} << 32 | place);
+}
+
+RequestHandles::Entry* RequestHandles::find(RequestHandle handle) {
+  const auto bits = static_cast<std::uint64_t>(handle);
+  const std::uint64_t place = bits & 0xffffffff;
+  if (place >= entries_.size()) return nullptr;
+  Entry& entry = entries_[place];
+  return entry.request != nullptr && entry.generation == bits >> 32 ? &entry : nullptr;
+}
+
+void RequestHandles::remove(RequestHandle handle) {
+  Entry& entry = *find(handle);
+  const nb::object last = std::exchange(entry.object, nb::object());  // goes when all is done
+  known_.erase(entry.request);
+  entry.request = nullptr;
+  entry.generation = (entry.generation + 1) & 0x7fffffff;  // handles are not negative
+  free_.push_back(static_cast<std::uint32_t>(&entry - entries_.data()));
+}
+
+std::span<Request* const> RequestHandles::resolve(std::span<const RequestHandle> handles,
+                                                  const char* operation) {
+  resolved_.resize(handles.size());
+  if (++call_ == 0) {  // once in 2^32 calls
+    for (Entry& entry : entries_) entry.last_call = 0;
+    call_ = 1;
+  }
+  for (std::size_t i = 0; i < handles.size(); ++i) {
+    Entry* entry = find(handles[i]);
+    if (entry == nullptr) {
+      throw_value_error(operation, "handle ", handles[i], " at position ", i,
+                        " is of no request (removed already, or never added)");
+    }
+    if (std::exchange(entry->last_call, call_) == call_) {
+      throw_value_error(operation, "request '", entry->request->request_id(),
+                        "' is there twice, the second time at position ", i);
+    }
+    if (entry->request->use_flag().in_use()) {
+      throw std::runtime_error(error_message(operation, "request '", entry->request->request_id(),
+                                             "' is in use by another thread"));
+    }
+    resolved_[i] = entry->request;
+  }
+  return resolved_;
+}
+
+void RequestHandles::clear() {
+  std::exchange(entries_, {});
+  free_.clear();
+  known_.clear();
+}
+
+int RequestHandles::traverse(visitproc visit, void* arg) const {
+  for (const Entry& entry : entries_) Py_VISIT(entry.object.ptr());
+  return 0;
+}
+
+}  // namespace pagedkv

@@ -1,0 +1,280 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "arrays.h"
+#include "owning_manager.h"
+#include "pagedkv/batch/batch_tables.h"
+#include "pagedkv/batch/step.h"
+#include "pagedkv/error.h"
+
+// One call for all requests of a scheduler's step: arrays of handles and counts in, arrays out, and
+// no Python object a request or a page.
+namespace pagedkv {
+namespace {
+
+using HandleArray = nb::ndarray<const RequestHandle, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using CountArray = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <typename Array>
+auto values_of(const Array& array) {
+  return std::span(array.data(), array.shape(0));
+}
+
+std::span<const Request* const> read_only(std::span<Request* const> requests) {
+  return {const_cast<const Request* const*>(requests.data()), requests.size()};
+}
+
+nb::ndarray<nb::numpy, RequestHandle> add_requests(OwningManager& manager, nb::list requests) {
+  constexpr auto kOperation = "CacheManager.add_requests";
+  return manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
+    auto handles = std::make_unique<RequestHandle[]>(nb::len(requests));
+    std::size_t added = 0;
+    try {
+      for (nb::handle request : requests) {
+        if (!nb::isinstance<Request>(request)) {
+          throw nb::type_error(error_message(kOperation, "takes a list of pagedkv.Request, got ",
+                                             nb::inst_name(request).c_str())
+                                   .c_str());
+        }
+        handles[added] = known.add(request);
+        ++added;
+      }
+    } catch (...) {
+      while (added > 0) known.remove(handles[--added]);
+      throw;
+    }
+    RequestHandle* data = handles.release();
+    const nb::capsule owner(data,
+                            [](void* p) noexcept { delete[] static_cast<RequestHandle*>(p); });
+    return nb::ndarray<nb::numpy, RequestHandle>(data, {added}, owner);
+  });
+}
+
+void free_pages(OwningManager& manager, CacheManager& core, std::span<Request* const> requests) {
+  for (Request* request : requests) {
+    if (!request->is_allocated()) continue;
+    core.free(*request);
+    manager.let_go(*request);
+  }
+}
+
+void check_ours(const CacheManager& core, std::span<Request* const> requests) {
+  for (const Request* request : requests) {
+    if (request->is_allocated()) static_cast<void>(core.num_changes(*request));
+  }
+}
+
+void remove_requests(OwningManager& manager, const HandleArray& handles) {
+  constexpr auto kOperation = "CacheManager.remove_requests";
+  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), kOperation);
+    check_ours(core, requests);
+    free_pages(manager, core, requests);
+    for (const RequestHandle handle : values_of(handles)) known.remove(handle);
+  });
+}
+
+void free_requests(OwningManager& manager, const HandleArray& handles) {
+  constexpr auto kOperation = "CacheManager.free_requests";
+  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), kOperation);
+    check_ours(core, requests);
+    free_pages(manager, core, requests);
+  });
+}
+
+Int32Array match_requests(OwningManager& manager, const HandleArray& handles) {
+  constexpr auto kOperation = "CacheManager.match_requests";
+  Int32Array counts = new_int32_array({handles.shape(0)});
+  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), kOperation);
+    std::int64_t num_pages = 0;
+    for (const Request* request : requests) {
+      num_pages += request->num_tokens() / core.hash_page_size();
+    }
+    without_gil_if_long(num_pages, [&] {
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        const ExclusiveUse use(requests[i]->use_flag(), kOperation, "request");
+        counts.data()[i] = core.match(*requests[i]);
+      }
+    });
+  });
+  return counts;
+}
+
+StepGrant allocate_requests(OwningManager& manager, const HandleArray& handles,
+                            const CountArray& num_new_tokens,
+                            const std::optional<CountArray>& num_cached_tokens,
+                            std::int32_t num_lookahead_tokens) {
+  constexpr auto kOperation = "CacheManager.allocate_step";
+  return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
+    StepDemand demand{values_of(num_new_tokens), {}, num_lookahead_tokens};
+    if (num_cached_tokens) demand.num_cached_tokens = values_of(*num_cached_tokens);
+    return allocate_step(core, known.resolve(values_of(handles), kOperation), demand);
+  });
+}
+
+void commit_requests(OwningManager& manager, const HandleArray& handles,
+                     const CountArray& num_new_tokens) {
+  constexpr auto kOperation = "CacheManager.commit_step";
+  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
+    commit_step(core, known.resolve(values_of(handles), kOperation), values_of(num_new_tokens));
+  });
+}
+
+void append_tokens(OwningManager& manager, const HandleArray& handles, const CountArray& tokens) {
+  constexpr auto kOperation = "CacheManager.append_tokens";
+  manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), kOperation);
+    if (tokens.shape(0) != requests.size()) {
+      throw_value_error(kOperation, "tokens must have one entry a request, got ", tokens.shape(0),
+                        " for ", requests.size());
+    }
+    for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->append(tokens.data()[i]);
+  });
+}
+
+Int32Array step_slots(OwningManager& manager, const HandleArray& handles,
+                      const CountArray& num_tokens, GroupId group) {
+  constexpr auto kOperation = "CacheManager.slot_mapping";
+  return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
+    const auto requests = read_only(known.resolve(values_of(handles), kOperation));
+    const std::int32_t size = num_slots(core, requests, values_of(num_tokens));
+    Int32Array slots = new_int32_array({static_cast<std::size_t>(size)});
+    fill_slot_mapping(core, requests, values_of(num_tokens), group, span_of(slots));
+    return slots;
+  });
+}
+
+Int32Array step_table(OwningManager& manager, const HandleArray& handles,
+                      std::optional<std::int32_t> width, GroupId group) {
+  constexpr auto kOperation = "CacheManager.page_table";
+  if (width && *width < 0) throw_value_error(kOperation, "width must be >= 0, got ", *width);
+  return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
+    const auto requests = read_only(known.resolve(values_of(handles), kOperation));
+    const std::int32_t columns = width ? *width : max_num_pages(core, requests, group);
+    Int32Array table = new_int32_array({requests.size(), static_cast<std::size_t>(columns)});
+    fill_page_table(core, requests, group, columns, span_of(table));
+    return table;
+  });
+}
+
+const AddedPages& added_in(const StepGrant& grant, GroupId group) {
+  if (group >= 0 && std::cmp_less(group, grant.added.size())) {
+    return grant.added[static_cast<std::size_t>(group)];
+  }
+  throw_index_error("StepGrant", "group must be in [0, ", grant.added.size(), "), got ", group);
+}
+
+void bind_grant(nb::module_& m) {
+  nb::class_<StepGrant>(m, "StepGrant", "What the requests of a step were given.")
+      .def_ro("num_requests", &StepGrant::num_requests,
+              "The first so many requests have room; nothing was done for the others.")
+      .def_prop_ro(
+          "changed_rows", [](const StepGrant& grant) { return copy_of(grant.changed_rows); },
+          "Positions of the requests whose page table rows changed in any group: int32, rising.")
+      .def(
+          "new_page_ids",
+          [](const StepGrant& grant, GroupId group) { return copy_of(added_in(grant, group).ids); },
+          "group"_a = 0,
+          "Pages that were added to the rows, those of cached prefixes among them: int32 ``[n]``.")
+      .def(
+          "new_page_offsets",
+          [](const StepGrant& grant, GroupId group) {
+            return copy_of(added_in(grant, group).offsets);
+          },
+          "group"_a = 0, R"doc(
+Where each request's are in ``new_page_ids``: those of request ``i`` are from entry ``i`` on to before
+entry ``i + 1``. int32 ``[num_requests + 1]``.
+)doc");
+}
+
+}  // namespace
+
+void bind_step_calls(nb::module_& m, nb::class_<OwningManager>& manager) {
+  bind_grant(m);
+  manager
+      .def("add_requests", &add_requests, "requests"_a, R"doc(
+Gives each of a list of `Request` a handle, for the calls that take a whole step.
+
+The manager keeps a reference to them until ``remove_requests``.
+
+Returns:
+  int64, shape ``[len(requests)]``.
+
+Raises:
+  TypeError: If one is not a `Request`.
+  ValueError: If one has a handle already. Then none has got one.
+)doc")
+      .def("remove_requests", &remove_requests, "handles"_a, R"doc(
+Takes the pages of requests back, and forgets them. Their handles are refused from now on.
+
+Raises:
+  ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
+    manager. Then nothing is done.
+)doc")
+      .def("match_requests", &match_requests, "handles"_a, R"doc(
+As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
+
+Long prompts are hashed and looked up without Python's lock.
+
+Raises:
+  ValueError: As ``match``, and if a handle is of no request, or there twice.
+)doc")
+      .def("allocate_step", &allocate_requests, "handles"_a, "num_new_tokens"_a, nb::kw_only(),
+           "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0, R"doc(
+As ``allocate`` for each in turn, up to the first that does not fit.
+
+A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
+
+Args:
+  handles: int64 ``[n]``, from ``add_requests``.
+  num_new_tokens: int32 ``[n]``, each at least 1.
+  num_cached_tokens: int32 ``[n]``; 0 for each if None.
+  num_lookahead_tokens: Draft tokens of each.
+
+Returns:
+  How many have room, and the pages that were added.
+
+Raises:
+  ValueError: As ``allocate``; if there is not one count a request; if a handle is of no request, or
+    there twice. Then nothing is done.
+)doc")
+      .def("commit_step", &commit_requests, "handles"_a, "num_new_tokens"_a, R"doc(
+As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
+
+Args:
+  handles: int64 ``[n]``, from ``add_requests``.
+  num_new_tokens: int32 ``[n]``, each >= 0.
+
+Raises:
+  ValueError: As ``commit``; if there is not one count a request; if a handle is of no request, or
+    there twice. Then nothing is done.
+)doc")
+      .def("append_tokens", &append_tokens, "handles"_a, "tokens"_a, R"doc(
+Appends ``tokens[i]``, int32 ``[n]``, to each request.
+
+Raises:
+  ValueError: If there is not one token a request; if a handle is of no request, or there twice.
+)doc")
+      .def("free_requests", &free_requests, "handles"_a, R"doc(
+As ``free`` for each in turn that holds pages. They keep their handles.
+
+Raises:
+  ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
+    manager. Then nothing is done.
+)doc")
+      .def("slot_mapping", &step_slots, "handles"_a, "num_tokens"_a, "group"_a = 0, R"doc(
+As with a list of requests, of requests with handles: int64 ``[n]``.
+)doc")
+      .def("page_table", &step_table, "handles"_a, "width"_a = nb::none(), "group"_a = 0, R"doc(
+As with a list of requests, of requests with handles: int64 ``[n]``.
+)doc");
+}
+
+}  // namespace pagedkv
