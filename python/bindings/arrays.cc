@@ -120,4 +120,13 @@ std::vector<std::int32_t> int32_values(nb::handle values, const char* operation,
           .c_str());
 }
 
+Int32Input::Int32Input(nb::handle values, const char* operation, const char* name) {
+  if (nb::ndarray_check(values) && nb::try_cast(values, array_, false)) {
+    span_ = std::span(array_.data(), array_.shape(0));
+  } else {
+    copy_ = int32_values(values, operation, name);
+    span_ = copy_;
+  }
+}
+
 }  // namespace pagedkv

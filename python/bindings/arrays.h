@@ -33,4 +33,20 @@ Int32Array copy_of(std::span<const std::int32_t> values);
 /// Throws TypeError for other things, ValueError for integers that are not int32.
 std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name);
 
+/// As `int32_values`, without a copy where the values are a contiguous int32 array, as they nearly
+/// always are.
+class Int32Input {
+ public:
+  Int32Input(nb::handle values, const char* operation, const char* name);
+
+  operator std::span<const std::int32_t>() const { return span_; }
+  std::size_t size() const { return span_.size(); }
+  std::int32_t operator[](std::size_t i) const { return span_[i]; }
+
+ private:
+  nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> array_;
+  std::vector<std::int32_t> copy_;
+  std::span<const std::int32_t> span_;
+};
+
 }  // namespace pagedkv

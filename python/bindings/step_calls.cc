@@ -18,11 +18,9 @@ namespace pagedkv {
 namespace {
 
 using HandleArray = nb::ndarray<const RequestHandle, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using CountArray = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-template <typename Array>
-auto values_of(const Array& array) {
-  return std::span(array.data(), array.shape(0));
+std::span<const RequestHandle> values_of(const HandleArray& handles) {
+  return {handles.data(), handles.shape(0)};
 }
 
 std::span<const Request* const> read_only(std::span<Request* const> requests) {
@@ -108,45 +106,52 @@ Int32Array match_requests(OwningManager& manager, const HandleArray& handles) {
 }
 
 StepGrant allocate_requests(OwningManager& manager, const HandleArray& handles,
-                            const CountArray& num_new_tokens,
-                            const std::optional<CountArray>& num_cached_tokens,
+                            nb::handle num_new_tokens, nb::handle num_cached_tokens,
                             std::int32_t num_lookahead_tokens) {
   constexpr auto kOperation = "CacheManager.allocate_step";
+  const Int32Input new_tokens(num_new_tokens, kOperation, "num_new_tokens");
+  std::optional<Int32Input> cached_tokens;
+  StepDemand demand{new_tokens, {}, num_lookahead_tokens};
+  if (!num_cached_tokens.is_none()) {
+    cached_tokens.emplace(num_cached_tokens, kOperation, "num_cached_tokens");
+    demand.num_cached_tokens = *cached_tokens;
+  }
   return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    StepDemand demand{values_of(num_new_tokens), {}, num_lookahead_tokens};
-    if (num_cached_tokens) demand.num_cached_tokens = values_of(*num_cached_tokens);
     return allocate_step(core, known.resolve(values_of(handles), kOperation), demand);
   });
 }
 
 void commit_requests(OwningManager& manager, const HandleArray& handles,
-                     const CountArray& num_new_tokens) {
+                     nb::handle num_new_tokens) {
   constexpr auto kOperation = "CacheManager.commit_step";
+  const Int32Input counts(num_new_tokens, kOperation, "num_new_tokens");
   manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    commit_step(core, known.resolve(values_of(handles), kOperation), values_of(num_new_tokens));
+    commit_step(core, known.resolve(values_of(handles), kOperation), counts);
   });
 }
 
-void append_tokens(OwningManager& manager, const HandleArray& handles, const CountArray& tokens) {
+void append_tokens(OwningManager& manager, const HandleArray& handles, nb::handle tokens) {
   constexpr auto kOperation = "CacheManager.append_tokens";
+  const Int32Input added(tokens, kOperation, "tokens");
   manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
     const auto requests = known.resolve(values_of(handles), kOperation);
-    if (tokens.shape(0) != requests.size()) {
-      throw_value_error(kOperation, "tokens must have one entry a request, got ", tokens.shape(0),
+    if (added.size() != requests.size()) {
+      throw_value_error(kOperation, "tokens must have one entry a request, got ", added.size(),
                         " for ", requests.size());
     }
-    for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->append(tokens.data()[i]);
+    for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->append(added[i]);
   });
 }
 
-Int32Array step_slots(OwningManager& manager, const HandleArray& handles,
-                      const CountArray& num_tokens, GroupId group) {
+Int32Array step_slots(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens,
+                      GroupId group) {
   constexpr auto kOperation = "CacheManager.slot_mapping";
+  const Int32Input counts(num_tokens, kOperation, "num_tokens");
   return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
     const auto requests = read_only(known.resolve(values_of(handles), kOperation));
-    const std::int32_t size = num_slots(core, requests, values_of(num_tokens));
+    const std::int32_t size = num_slots(core, requests, counts);
     Int32Array slots = new_int32_array({static_cast<std::size_t>(size)});
-    fill_slot_mapping(core, requests, values_of(num_tokens), group, span_of(slots));
+    fill_slot_mapping(core, requests, counts, group, span_of(slots));
     return slots;
   });
 }
@@ -177,6 +182,7 @@ void bind_grant(nb::module_& m) {
               "The first so many requests have room; nothing was done for the others.")
       .def_prop_ro(
           "changed_rows", [](const StepGrant& grant) { return copy_of(grant.changed_rows); },
+          nb::rv_policy::automatic,
           "Positions of the requests whose page table rows changed in any group: int32, rising.")
       .def(
           "new_page_ids",
@@ -211,14 +217,14 @@ Raises:
   TypeError: If one is not a `Request`.
   ValueError: If one has a handle already. Then none has got one.
 )doc")
-      .def("remove_requests", &remove_requests, "handles"_a, R"doc(
+      .def("remove_requests", &remove_requests, "handles"_a.noconvert(), R"doc(
 Takes the pages of requests back, and forgets them. Their handles are refused from now on.
 
 Raises:
   ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
     manager. Then nothing is done.
 )doc")
-      .def("match_requests", &match_requests, "handles"_a, R"doc(
+      .def("match_requests", &match_requests, "handles"_a.noconvert(), R"doc(
 As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
 
 Long prompts are hashed and looked up without Python's lock.
@@ -226,8 +232,8 @@ Long prompts are hashed and looked up without Python's lock.
 Raises:
   ValueError: As ``match``, and if a handle is of no request, or there twice.
 )doc")
-      .def("allocate_step", &allocate_requests, "handles"_a, "num_new_tokens"_a, nb::kw_only(),
-           "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0, R"doc(
+      .def("allocate_step", &allocate_requests, "handles"_a.noconvert(), "num_new_tokens"_a,
+           nb::kw_only(), "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0, R"doc(
 As ``allocate`` for each in turn, up to the first that does not fit.
 
 A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
@@ -245,7 +251,7 @@ Raises:
   ValueError: As ``allocate``; if there is not one count a request; if a handle is of no request, or
     there twice. Then nothing is done.
 )doc")
-      .def("commit_step", &commit_requests, "handles"_a, "num_new_tokens"_a, R"doc(
+      .def("commit_step", &commit_requests, "handles"_a.noconvert(), "num_new_tokens"_a, R"doc(
 As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
 
 Args:
@@ -256,23 +262,25 @@ Raises:
   ValueError: As ``commit``; if there is not one count a request; if a handle is of no request, or
     there twice. Then nothing is done.
 )doc")
-      .def("append_tokens", &append_tokens, "handles"_a, "tokens"_a, R"doc(
+      .def("append_tokens", &append_tokens, "handles"_a.noconvert(), "tokens"_a, R"doc(
 Appends ``tokens[i]``, int32 ``[n]``, to each request.
 
 Raises:
   ValueError: If there is not one token a request; if a handle is of no request, or there twice.
 )doc")
-      .def("free_requests", &free_requests, "handles"_a, R"doc(
+      .def("free_requests", &free_requests, "handles"_a.noconvert(), R"doc(
 As ``free`` for each in turn that holds pages. They keep their handles.
 
 Raises:
   ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
     manager. Then nothing is done.
 )doc")
-      .def("slot_mapping", &step_slots, "handles"_a, "num_tokens"_a, "group"_a = 0, R"doc(
+      .def("slot_mapping", &step_slots, "handles"_a.noconvert(), "num_tokens"_a, "group"_a = 0,
+           R"doc(
 As with a list of requests, of requests with handles: int64 ``[n]``.
 )doc")
-      .def("page_table", &step_table, "handles"_a, "width"_a = nb::none(), "group"_a = 0, R"doc(
+      .def("page_table", &step_table, "handles"_a.noconvert(), "width"_a = nb::none(),
+           "group"_a = 0, R"doc(
 As with a list of requests, of requests with handles: int64 ``[n]``.
 )doc");
 }

@@ -1311,7 +1311,7 @@ class CacheManager:
         """
 
     @overload
-    def slot_mapping(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], group: int = 0) -> NDArray[numpy.int32]:
+    def slot_mapping(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object, group: int = 0) -> NDArray[numpy.int32]:
         """As with a list of requests, of requests with handles: int64 ``[n]``."""
 
     @property
@@ -1507,7 +1507,7 @@ class CacheManager:
           ValueError: As ``match``, and if a handle is of no request, or there twice.
         """
 
-    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], *, num_cached_tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, num_lookahead_tokens: int = 0) -> StepGrant:
+    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0) -> StepGrant:
         """
         As ``allocate`` for each in turn, up to the first that does not fit.
 
@@ -1527,7 +1527,7 @@ class CacheManager:
             there twice. Then nothing is done.
         """
 
-    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object) -> None:
         """
         As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
 
@@ -1540,7 +1540,7 @@ class CacheManager:
             there twice. Then nothing is done.
         """
 
-    def append_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+    def append_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], tokens: object) -> None:
         """
         Appends ``tokens[i]``, int32 ``[n]``, to each request.
 

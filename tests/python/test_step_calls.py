@@ -1,0 +1,340 @@
+"""Calls that take a whole step: they do what the calls for one request do, and every error."""
+
+import gc
+import random
+import re
+import weakref
+
+import numpy as np
+import pytest
+from pagedkv import (
+    CacheGroupSpec,
+    CacheManager,
+    ChunkedLocalAttentionSpec,
+    FullAttentionSpec,
+    MambaSpec,
+    Request,
+    SlidingWindowSpec,
+)
+
+LAYOUT = (4, 1, 8, "float32")
+FULL = CacheGroupSpec(FullAttentionSpec(*LAYOUT))
+WINDOW = CacheGroupSpec(SlidingWindowSpec(*LAYOUT, sliding_window=6))
+CHUNK = CacheGroupSpec(ChunkedLocalAttentionSpec(*LAYOUT, attention_chunk_size=12))
+BIG = CacheGroupSpec(FullAttentionSpec(8, 1, 8, "float32"))
+STATE = CacheGroupSpec(MambaSpec(4, [(2, 8)], "float32"))
+CHECKPOINTS = CacheGroupSpec(MambaSpec(4, [(2, 8)], "float32", cache_mode="align"))
+
+
+def int32(*values):
+    return np.array(values, np.int32)
+
+
+@pytest.fixture
+def manager():
+    return CacheManager(12, [FULL], max_model_len=64)
+
+
+class Twins:
+    """Two managers that get the same requests: one call a step, and one call a request."""
+
+    def __init__(self, num_pages, groups, **options):
+        self.steps, self.ones = (
+            CacheManager(num_pages, groups, max_model_len=64, **options) for _ in range(2)
+        )
+        self.groups = groups
+        self.requests = {}  # handle: the twins of a request
+
+    def add(self, tokens):
+        twins = [Request("r", tokens) for _ in range(2)]
+        handle = int(self.steps.add_requests(twins[:1])[0])
+        self.requests[handle] = twins
+        return handle
+
+    def one(self, handle):
+        return self.requests[handle][1]
+
+    def check(self, handles):
+        """All that can be seen of the requests with pages is the same."""
+        held = [handle for handle in handles if self.one(handle).is_allocated]
+        keys = np.array(held, np.int64)
+        ones = [self.one(handle) for handle in held]
+        for group, spec in enumerate(self.groups):
+            table = self.steps.page_table(keys, group=group)
+            np.testing.assert_array_equal(table, self.ones.page_table(ones, group=group))
+            if not isinstance(spec.kv_cache_spec, MambaSpec):
+                room = [self.ones.num_allocated_tokens(r) - r.num_computed_tokens for r in ones]
+                np.testing.assert_array_equal(
+                    self.steps.slot_mapping(keys, int32(*room), group=group),
+                    self.ones.slot_mapping(ones, room, group=group),
+                )
+        for name in ("num_free_pages", "num_cached_pages", "num_evictions", "num_requests"):
+            assert getattr(self.steps, name) == getattr(self.ones, name)
+
+    def allocate(self, handles, counts, cached, num_lookahead):
+        before = [self._rows(handle) for handle in handles]
+        grant = self.steps.allocate_step(
+            np.array(handles, np.int64),
+            int32(*counts),
+            num_cached_tokens=int32(*cached),
+            num_lookahead_tokens=num_lookahead,
+        )
+        for handle, count, hit in list(zip(handles, counts, cached, strict=True))[
+            : grant.num_requests
+        ]:
+            assert self.ones.allocate(
+                self.one(handle), count, num_cached_tokens=hit, num_lookahead_tokens=num_lookahead
+            )
+        if grant.num_requests < len(handles):
+            i = grant.num_requests
+            try:
+                options = {"num_lookahead_tokens": num_lookahead, "num_cached_tokens": cached[i]}
+                assert not self.ones.allocate(self.one(handles[i]), counts[i], **options)
+            except ValueError as error:
+                assert "match again" in str(error)  # a request before it has taken the pages
+        after = [self._rows(handle) for handle in handles]
+        changed = [i for i in range(len(handles)) if before[i] != after[i]]
+        assert set(changed) <= set(grant.changed_rows.tolist())
+        for group in range(len(self.groups)):
+            ids, offsets = grant.new_page_ids(group), grant.new_page_offsets(group)
+            assert len(offsets) == grant.num_requests + 1
+            for i in range(grant.num_requests):
+                added = after[i][group][len(before[i][group]) :]
+                assert ids[offsets[i] : offsets[i + 1]].tolist() == added
+        return grant.num_requests
+
+    def _rows(self, handle):
+        request = self.one(handle)
+        if not request.is_allocated:
+            return [[] for _ in self.groups]
+        return [self.ones.page_ids(request, g).tolist() for g in range(len(self.groups))]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "groups",
+    [[FULL], [FULL, WINDOW], [CHUNK, FULL], [BIG, FULL], [FULL, STATE], [WINDOW, CHECKPOINTS]],
+    ids=["full", "window", "chunk", "page sizes", "state", "checkpoints"],
+)
+def test_steps_do_what_single_calls_do(groups, seed):
+    rng = random.Random(seed)
+    twins = Twins(rng.choice([12, 30, 60]), groups, use_eagle=seed % 3 == 0)
+    for _ in range(60):
+        while len(twins.requests) < 6:
+            prompt = [0] * rng.randint(0, 24) + [1] * rng.randint(0, 9) + [2]
+            twins.add(prompt)
+        handles = rng.sample(list(twins.requests), rng.randint(0, 6))
+        keys = np.array(handles, np.int64)
+        cached = twins.steps.match_requests(keys).tolist()
+        assert cached == [twins.ones.match(twins.one(handle)) for handle in handles]
+        counts = []
+        for handle, hit in zip(handles, cached, strict=True):
+            request = twins.one(handle)
+            left = request.num_tokens - request.num_computed_tokens - hit
+            counts.append(rng.randint(1, left))
+        num_fit = twins.allocate(handles, counts, cached, rng.choice([0, 0, 3]))
+        twins.check(handles)
+        fitting, counts = handles[:num_fit], counts[:num_fit]
+        twins.steps.commit_step(keys[:num_fit], int32(*counts))
+        for handle, count in zip(fitting, counts, strict=True):
+            request = twins.one(handle)
+            twins.ones.commit(request, request.num_computed_tokens + count)
+        done = [h for h in fitting if twins.one(h).num_computed_tokens == twins.one(h).num_tokens]
+        twins.steps.append_tokens(np.array(done, np.int64), int32(*([3] * len(done))))
+        for handle in done:
+            twins.one(handle).append(3)
+        leaving = [h for h in twins.requests if rng.random() < 0.1 or twins.one(h).num_tokens > 60]
+        is_over = rng.random() < 0.5
+        change = twins.steps.remove_requests if is_over else twins.steps.free_requests
+        change(np.array(leaving, np.int64))
+        for handle in leaving:
+            if twins.one(handle).is_allocated:
+                twins.ones.free(twins.one(handle))
+            if is_over or twins.one(handle).num_tokens > 60:
+                twins.requests.pop(handle)
+        twins.check(twins.requests)
+        twins.steps.check_invariants()
+
+
+def test_a_step_stops_at_the_first_that_does_not_fit(manager):
+    requests = [Request(name, range(20)) for name in "abc"]
+    handles = manager.add_requests(requests)
+    grant = manager.allocate_step(handles, int32(20, 20, 20))
+    assert (grant.num_requests, grant.changed_rows.tolist()) == (2, [0, 1])
+    assert grant.new_page_ids().tolist() == list(range(1, 11))
+    assert grant.new_page_offsets().tolist() == [0, 5, 10]
+    assert [request.is_allocated for request in requests] == [True, True, False]
+    assert manager.page_table(handles[:2]).tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+
+
+def test_a_request_whose_prefix_was_taken_does_not_fit():
+    manager = CacheManager(6, [FULL], max_model_len=64)
+    first = manager.add_requests([Request("first", [0] * 16)])
+    manager.allocate_step(first, int32(16))
+    manager.commit_step(first, int32(16))
+    manager.remove_requests(first)
+    handles = manager.add_requests([Request("other", [1] * 12), Request("same", [0] * 16)])
+    cached = manager.match_requests(handles)
+    assert cached.tolist() == [0, 12]
+    grant = manager.allocate_step(handles, int32(12, 4), num_cached_tokens=cached)
+    assert grant.num_requests == 1
+    manager.check_invariants()
+
+
+def test_a_step_in_a_page_changes_no_row(manager):
+    handles = manager.add_requests([Request("a", range(5))])
+    manager.allocate_step(handles, int32(5))
+    manager.commit_step(handles, int32(5))
+    manager.append_tokens(handles, int32(7))
+    grant = manager.allocate_step(handles, int32(1))
+    assert (grant.num_requests, grant.changed_rows.tolist()) == (1, [])
+    assert manager.slot_mapping(handles, int32(1)).tolist() == [9]
+
+
+def test_no_requests_are_a_step_too(manager):
+    none = np.array([], np.int64)
+    grant = manager.allocate_step(none, int32())
+    assert (grant.num_requests, grant.new_page_offsets().tolist()) == (0, [0])
+    manager.commit_step(none, int32())
+    manager.free_requests(none)
+
+
+CALLS = {
+    "allocate_step": lambda m, h, n: m.allocate_step(h, n),
+    "commit_step": lambda m, h, n: m.commit_step(h, n),
+    "append_tokens": lambda m, h, n: m.append_tokens(h, n),
+    "free_requests": lambda m, h, _: m.free_requests(h),
+    "remove_requests": lambda m, h, _: m.remove_requests(h),
+    "match_requests": lambda m, h, _: m.match_requests(h),
+    "slot_mapping": lambda m, h, n: m.slot_mapping(h, n),
+    "page_table": lambda m, h, _: m.page_table(h),
+}
+
+
+def started(manager):
+    """Two requests with pages and room for more."""
+    handles = manager.add_requests([Request("a", range(12)), Request("b", range(12))])
+    manager.allocate_step(handles, int32(8, 8))
+    manager.commit_step(handles, int32(2, 2))
+    return handles
+
+
+def state(manager, handles):
+    return manager.page_table(handles).tolist(), manager.num_free_pages, manager.num_cached_pages
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_handles_of_nobody_are_refused(manager, call):
+    handles = started(manager)
+    gone = manager.add_requests([Request("c", [1])])
+    manager.remove_requests(gone)
+    again = manager.add_requests([Request("d", [1])])  # in the place of the one that is gone
+    before = state(manager, handles)
+    for bad in (gone[0], -1, 2**62, 77):
+        wrong = np.array([handles[0], bad], np.int64)
+        with pytest.raises(ValueError, match=f"handle {bad} at position 1 is of no request"):
+            call(manager, wrong, int32(1, 1))
+    with pytest.raises(ValueError, match="request 'a' is there twice.*position 2"):
+        call(manager, handles[[0, 1, 0]], int32(1, 1, 1))
+    assert state(manager, handles) == before
+    manager.remove_requests(again)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_handles_and_counts_of_other_types_are_refused(manager, call):
+    handles = started(manager)
+    for wrong in (handles.astype(np.float64), handles[:, None], "ab", None):
+        with pytest.raises(TypeError):
+            call(manager, wrong, int32(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "counts", "text"),
+    [
+        ("allocate_step", (1,), "num_new_tokens must have one entry a request, got 1 for 2"),
+        ("commit_step", (1, 1, 1), "num_new_tokens must have one entry a request, got 3 for 2"),
+        ("append_tokens", (), "tokens must have one entry a request, got 0 for 2"),
+        ("allocate_step", (1, 0), "num_new_tokens must be >= 1, got 0"),
+        ("allocate_step", (1, 2**31 - 1), "request 'b' would have 2147483649 tokens"),
+        ("allocate_step", (1, 11), "request 'b' has 12 tokens, cannot compute 13"),
+        ("commit_step", (1, -1), "num_new_tokens must be >= 0, got -1 for request 'b'"),
+        ("commit_step", (1, 7), "request 'b' has room for 8 tokens, got 9"),
+        ("commit_step", (1, 2**31 - 1), "has room for 8 tokens, got 2147483649"),
+    ],
+)
+def test_bad_counts_change_nothing(manager, call, counts, text):
+    handles = started(manager)
+    before = state(manager, handles)
+    with pytest.raises(ValueError, match=re.escape(text)):
+        CALLS[call](manager, handles, int32(*counts))
+    assert state(manager, handles) == before
+    manager.commit_step(handles, int32(6, 6))  # what there was room for
+    manager.check_invariants()
+
+
+def test_only_requests_get_handles_and_one_each(manager):
+    request = Request("a", [1])
+    with pytest.raises(TypeError, match=r"takes a list of pagedkv.Request, got int"):
+        manager.add_requests([request, 5])
+    handles = manager.add_requests([request])  # the failed call gave it none
+    with pytest.raises(ValueError, match="request 'a' has a handle already"):
+        manager.add_requests([Request("b", [1]), request])
+    manager.remove_requests(handles)
+    assert len(manager.add_requests([request])) == 1
+
+
+def test_requests_of_another_manager_are_refused(manager):
+    other = CacheManager(12, [FULL], max_model_len=64)
+    request = Request("a", range(8))
+    theirs = other.add_requests([request])
+    other.allocate_step(theirs, int32(8))
+    ours = manager.add_requests([request])
+    for call in CALLS:
+        if call not in ("append_tokens", "match_requests", "slot_mapping"):
+            with pytest.raises(ValueError, match="request 'a' holds pages of another manager"):
+                CALLS[call](manager, ours, int32(1))
+    assert other.page_table(theirs).tolist() == [[1, 2]]
+
+
+def test_single_calls_and_steps_mix(manager):
+    request = Request("a", range(12))
+    assert manager.allocate(request, 8)
+    handles = manager.add_requests([request])
+    manager.commit_step(handles, int32(8))
+    assert manager.allocate_step(handles, int32(4)).num_requests == 1
+    manager.commit(request, 12)
+    manager.free_requests(handles)
+    assert not request.is_allocated
+    manager.remove_requests(handles)
+    manager.check_invariants()
+
+
+def test_requests_live_as_long_as_their_handles(manager):
+    class Named(Request):
+        pass
+
+    request = Named("a", range(8))
+    alive = weakref.ref(request)
+    handles = manager.add_requests([request])
+    manager.allocate_step(handles, int32(8))
+    del request
+    gc.collect()
+    assert alive() is not None
+    manager.remove_requests(handles)
+    gc.collect()
+    assert alive() is None
+    assert manager.num_free_pages == 11
+
+
+def test_a_cycle_of_requests_and_manager_is_collected():
+    class Owner(Request):
+        pass
+
+    manager = CacheManager(12, [FULL], max_model_len=64)
+    request = Owner("a", range(8))
+    request.manager = manager
+    manager.allocate_step(manager.add_requests([request]), int32(8))
+    alive = weakref.ref(request)
+    del request, manager
+    gc.collect()
+    assert alive() is None
