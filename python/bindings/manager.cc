@@ -349,11 +349,11 @@ Example:
     >>> manager.allocate(second, 2, num_cached_tokens=8), manager.page_ids(second).tolist()
     (True, [1, 2, 4])
 )doc");
+  bind_step_calls(m, manager);  // first: an array of handles would be tried as a list of requests
   bind_life_of_a_request(manager);
   bind_arrays(manager);
   bind_state(manager);
   bind_scheduler_calls(manager);
-  bind_step_calls(m, manager);
 }
 
 }  // namespace pagedkv

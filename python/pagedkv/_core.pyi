@@ -1171,6 +1171,135 @@ class CacheManager:
             (True, [1, 2, 4])
         """
 
+    def add_requests(self, requests: list) -> NDArray[numpy.int64]:
+        """
+        Gives each of a list of `Request` a handle, for the calls that take a whole step.
+
+        The manager keeps a reference to them until ``remove_requests``.
+
+        Returns:
+          int64, shape ``[len(requests)]``.
+
+        Raises:
+          TypeError: If one is not a `Request`.
+          ValueError: If one has a handle already. Then none has got one.
+        """
+
+    def remove_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """
+        Takes the pages of requests back, and forgets them. Their handles are refused from now on.
+
+        Raises:
+          ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
+            manager. Then nothing is done.
+        """
+
+    def match_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.int32]:
+        """
+        As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
+
+        Long prompts are hashed and looked up without Python's lock.
+
+        Raises:
+          ValueError: As ``match``, and if a handle is of no request, or there twice.
+        """
+
+    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0) -> StepGrant:
+        """
+        As ``allocate`` for each in turn, up to the first that does not fit.
+
+        A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
+
+        Args:
+          handles: int64 ``[n]``, from ``add_requests``.
+          num_new_tokens: int32 ``[n]``, each at least 1.
+          num_cached_tokens: int32 ``[n]``; 0 for each if None.
+          num_lookahead_tokens: Draft tokens of each.
+
+        Returns:
+          How many have room, and the pages that were added.
+
+        Raises:
+          ValueError: As ``allocate``; if there is not one count a request; if a handle is of no request, or
+            there twice. Then nothing is done.
+        """
+
+    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object) -> None:
+        """
+        As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
+
+        Args:
+          handles: int64 ``[n]``, from ``add_requests``.
+          num_new_tokens: int32 ``[n]``, each >= 0.
+
+        Raises:
+          ValueError: As ``commit``; if there is not one count a request; if a handle is of no request, or
+            there twice. Then nothing is done.
+        """
+
+    def append_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], tokens: object) -> None:
+        """
+        Appends ``tokens[i]``, int32 ``[n]``, to each request.
+
+        Raises:
+          ValueError: If there is not one token a request; if a handle is of no request, or there twice.
+        """
+
+    def free_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """
+        As ``free`` for each in turn that holds pages. They keep their handles.
+
+        Raises:
+          ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
+            manager. Then nothing is done.
+        """
+
+    @overload
+    def slot_mapping(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object, group: int = 0) -> NDArray[numpy.int32]:
+        """As with a list of requests, of requests with handles: int64 ``[n]``."""
+
+    @overload
+    def slot_mapping(self, requests: Sequence[Request], num_tokens: object, group: int = 0) -> NDArray[numpy.int32]:
+        """
+        Where the K/V of the next tokens goes: ``page_id * page_size + offset`` of each.
+
+        For each request in turn, the slots of the ``num_tokens[i]`` tokens after its computed ones.
+
+        Args:
+          requests: Each holds pages.
+          num_tokens: Integers, shape ``[len(requests)]``, each >= 0.
+          group: Whose pages.
+
+        Returns:
+          A fresh int32 array, shape ``[sum(num_tokens)]``.
+
+        Raises:
+          ValueError: If there is not one count a request, or no room for that many tokens.
+          IndexError: If ``group`` is not a group.
+        """
+
+    @overload
+    def page_table(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
+        """As with a list of requests, of requests with handles: int64 ``[n]``."""
+
+    @overload
+    def page_table(self, requests: Sequence[Request], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
+        """
+        Page ids of a batch: row ``i`` holds those of ``requests[i]``, padded with 0, the null page.
+
+        Args:
+          requests: Each holds pages.
+          width: Columns; the longest row's length if None.
+          group: Whose pages.
+
+        Returns:
+          A fresh int32 array, shape ``[len(requests), width]``.
+
+        Raises:
+          ValueError: If a request holds no pages, or more than ``width``.
+          IndexError: If ``group`` is not a group.
+        """
+
     def match(self, request: Request, *, dp_shard: int | None = None) -> int:
         """
         Tokens of the longest prefix of ``request`` that is cached in every group, as far as each needs it.
@@ -1267,52 +1396,6 @@ class CacheManager:
           ValueError: If the request holds no pages, or ``num_requests`` is below 1.
           IndexError: If ``group`` is not a group.
         """
-
-    @overload
-    def page_table(self, requests: Sequence[Request], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
-        """
-        Page ids of a batch: row ``i`` holds those of ``requests[i]``, padded with 0, the null page.
-
-        Args:
-          requests: Each holds pages.
-          width: Columns; the longest row's length if None.
-          group: Whose pages.
-
-        Returns:
-          A fresh int32 array, shape ``[len(requests), width]``.
-
-        Raises:
-          ValueError: If a request holds no pages, or more than ``width``.
-          IndexError: If ``group`` is not a group.
-        """
-
-    @overload
-    def page_table(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
-        """As with a list of requests, of requests with handles: int64 ``[n]``."""
-
-    @overload
-    def slot_mapping(self, requests: Sequence[Request], num_tokens: object, group: int = 0) -> NDArray[numpy.int32]:
-        """
-        Where the K/V of the next tokens goes: ``page_id * page_size + offset`` of each.
-
-        For each request in turn, the slots of the ``num_tokens[i]`` tokens after its computed ones.
-
-        Args:
-          requests: Each holds pages.
-          num_tokens: Integers, shape ``[len(requests)]``, each >= 0.
-          group: Whose pages.
-
-        Returns:
-          A fresh int32 array, shape ``[sum(num_tokens)]``.
-
-        Raises:
-          ValueError: If there is not one count a request, or no room for that many tokens.
-          IndexError: If ``group`` is not a group.
-        """
-
-    @overload
-    def slot_mapping(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object, group: int = 0) -> NDArray[numpy.int32]:
-        """As with a list of requests, of requests with handles: int64 ``[n]``."""
 
     @property
     def num_pages(self) -> int:
@@ -1473,89 +1556,6 @@ class CacheManager:
 
     def create_empty_page_list(self) -> CachePages:
         """Empty lists of pages, one a group."""
-
-    def add_requests(self, requests: list) -> NDArray[numpy.int64]:
-        """
-        Gives each of a list of `Request` a handle, for the calls that take a whole step.
-
-        The manager keeps a reference to them until ``remove_requests``.
-
-        Returns:
-          int64, shape ``[len(requests)]``.
-
-        Raises:
-          TypeError: If one is not a `Request`.
-          ValueError: If one has a handle already. Then none has got one.
-        """
-
-    def remove_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
-        """
-        Takes the pages of requests back, and forgets them. Their handles are refused from now on.
-
-        Raises:
-          ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
-            manager. Then nothing is done.
-        """
-
-    def match_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.int32]:
-        """
-        As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
-
-        Long prompts are hashed and looked up without Python's lock.
-
-        Raises:
-          ValueError: As ``match``, and if a handle is of no request, or there twice.
-        """
-
-    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0) -> StepGrant:
-        """
-        As ``allocate`` for each in turn, up to the first that does not fit.
-
-        A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
-
-        Args:
-          handles: int64 ``[n]``, from ``add_requests``.
-          num_new_tokens: int32 ``[n]``, each at least 1.
-          num_cached_tokens: int32 ``[n]``; 0 for each if None.
-          num_lookahead_tokens: Draft tokens of each.
-
-        Returns:
-          How many have room, and the pages that were added.
-
-        Raises:
-          ValueError: As ``allocate``; if there is not one count a request; if a handle is of no request, or
-            there twice. Then nothing is done.
-        """
-
-    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object) -> None:
-        """
-        As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
-
-        Args:
-          handles: int64 ``[n]``, from ``add_requests``.
-          num_new_tokens: int32 ``[n]``, each >= 0.
-
-        Raises:
-          ValueError: As ``commit``; if there is not one count a request; if a handle is of no request, or
-            there twice. Then nothing is done.
-        """
-
-    def append_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], tokens: object) -> None:
-        """
-        Appends ``tokens[i]``, int32 ``[n]``, to each request.
-
-        Raises:
-          ValueError: If there is not one token a request; if a handle is of no request, or there twice.
-        """
-
-    def free_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
-        """
-        As ``free`` for each in turn that holds pages. They keep their handles.
-
-        Raises:
-          ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
-            manager. Then nothing is done.
-        """
 
 class StepGrant:
     """What the requests of a step were given."""

@@ -67,9 +67,12 @@ void fill_slot_mapping(const CacheManager& manager, std::span<const Request* con
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const auto pages = manager.page_ids(*requests[i], group);
     const std::int32_t first = requests[i]->num_computed_tokens();
-    for (std::int32_t token = first; token < first + num_tokens[i]; ++token) {
-      const PageId page = pages[static_cast<std::size_t>(token / page_size)];
-      *out++ = page * page_size + token % page_size;
+    std::int32_t offset = first % page_size;
+    auto page = pages.begin() + first / page_size;
+    for (std::int32_t left = num_tokens[i]; left > 0; ++page, offset = 0) {
+      const std::int32_t end = std::min(page_size, offset + left);
+      left -= end - offset;
+      for (; offset < end; ++offset) *out++ = *page * page_size + offset;
     }
   }
 }

@@ -1,5 +1,7 @@
 #include "pagedkv/batch/step.h"
 
+#include <utility>
+
 #include "pagedkv/error.h"
 
 namespace pagedkv {
@@ -20,42 +22,48 @@ void check_counts(const char* operation, const char* name, std::size_t num_count
                     num_requests);
 }
 
-// The length of each row before and after, of which the difference was added.
-class RowEnds {
+// Notes what a request is given: the difference between its rows before and after.
+class GrantNotes {
  public:
-  RowEnds(const CacheManager& manager, StepGrant& grant) : manager_(manager), grant_(grant) {
-    grant.added.resize(static_cast<std::size_t>(manager.num_groups()));
-    ends_.resize(grant.added.size());
-    for (AddedPages& added : grant.added) added.offsets.push_back(0);
+  GrantNotes(const CacheManager& manager, std::size_t num_requests) : manager_(manager) {
+    grant_.added.resize(static_cast<std::size_t>(manager.num_groups()));
+    ends_.resize(grant_.added.size());
+    for (AddedPages& added : grant_.added) {
+      added.offsets.reserve(num_requests + 1);
+      added.offsets.push_back(0);
+    }
   }
 
   void before(const Request& request) {
-    num_changes_ = request.is_allocated() ? manager_.num_changes(request) : -1;
     for (GroupId group = 0; group < manager_.num_groups(); ++group) {
       ends_[static_cast<std::size_t>(group)] =
           request.is_allocated() ? manager_.page_ids(request, group).size() : 0;
     }
   }
 
-  void after(const Request& request, std::int32_t position) {
-    const bool has_changed = manager_.num_changes(request) != num_changes_;
-    if (has_changed) grant_.changed_rows.push_back(position);
+  void after(const Request& request) {
     for (GroupId group = 0; group < manager_.num_groups(); ++group) {
-      AddedPages& added = grant_.added[static_cast<std::size_t>(group)];
-      if (has_changed) {
-        const auto pages =
-            manager_.page_ids(request, group).subspan(ends_[static_cast<std::size_t>(group)]);
-        added.ids.insert(added.ids.end(), pages.begin(), pages.end());
-      }
+      const auto i = static_cast<std::size_t>(group);
+      const auto pages = manager_.page_ids(request, group).subspan(ends_[i]);
+      std::vector<PageId>& ids = grant_.added[i].ids;
+      ids.insert(ids.end(), pages.begin(), pages.end());
+    }
+    grant_.changed_rows.push_back(grant_.num_requests);
+  }
+
+  void next() {
+    ++grant_.num_requests;
+    for (AddedPages& added : grant_.added) {
       added.offsets.push_back(static_cast<std::int32_t>(added.ids.size()));
     }
   }
 
+  StepGrant take() { return std::move(grant_); }
+
  private:
   const CacheManager& manager_;
-  StepGrant& grant_;
+  StepGrant grant_;
   std::vector<std::size_t> ends_;
-  std::int32_t num_changes_ = 0;
 };
 
 }  // namespace
@@ -68,25 +76,26 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
     check_counts(kOperation, "num_cached_tokens", step.num_cached_tokens.size(), requests.size());
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    manager.check_demand(*requests[i], demand_of(step, i));
+    const Demand demand = demand_of(step, i);
+    if (!manager.is_quiet(*requests[i], demand)) manager.check_demand(*requests[i], demand);
   }
-  StepGrant grant;
-  RowEnds ends(manager, grant);
+  GrantNotes notes(manager, requests.size());
   GroupPages prefix;
-  for (std::size_t i = 0; i < requests.size(); ++i) {
+  for (std::size_t i = 0; i < requests.size(); ++i, notes.next()) {
     Request& request = *requests[i];
     Demand demand = demand_of(step, i);
+    const bool is_quiet = manager.is_quiet(request, demand);
     if (demand.num_cached_tokens > 0) {
       const std::int32_t found =
           manager.find_again(request, demand.num_cached_tokens, kAnyShard, prefix);
       if (found < demand.num_cached_tokens) break;
       demand.prefix = &prefix;
     }
-    ends.before(request);
+    if (!is_quiet) notes.before(request);
     if (!manager.allocate(request, demand)) break;
-    ends.after(request, grant.num_requests++);
+    if (!is_quiet) notes.after(request);
   }
-  return grant;
+  return notes.take();
 }
 
 void commit_step(CacheManager& manager, std::span<Request* const> requests,
@@ -105,7 +114,7 @@ void commit_step(CacheManager& manager, std::span<Request* const> requests,
     manager.check_commit(request, end_of(i));
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    manager.commit(*requests[i], static_cast<std::int32_t>(end_of(i)));
+    manager.commit_checked(*requests[i], static_cast<std::int32_t>(end_of(i)));
   }
 }
 

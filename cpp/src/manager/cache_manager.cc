@@ -180,19 +180,16 @@ bool CacheManager::has_room(const std::vector<PageRow>& rows, bool is_new, Shard
 
 // Most steps end in a page that the request has, and no window leaves one behind: then there is
 // nothing to plan.
-bool CacheManager::allocate_quietly(Request& request, const Demand& demand) {
+bool CacheManager::is_quiet(const Request& request, const Demand& demand) const {
   if (request.owner_ != this || demand.num_new_tokens < 1 || demand.num_lookahead_tokens < 0 ||
       demand.num_cached_tokens != 0) {
     return false;
   }
-  RequestState& state = states_[index(request.state_)];
   const std::int64_t num_tokens =
       std::int64_t{request.num_computed_tokens()} + demand.num_new_tokens;
-  const std::int64_t end = num_tokens + demand.num_lookahead_tokens;
-  if (end > state.num_quiet_tokens) return false;
-  if (!demand.may_be_ahead && num_tokens > request.num_tokens()) return false;
-  state.num_allocated_tokens = std::max(state.num_allocated_tokens, static_cast<std::int32_t>(end));
-  return true;
+  return num_tokens + demand.num_lookahead_tokens <=
+             states_[index(request.state_)].num_quiet_tokens &&
+         (demand.may_be_ahead || num_tokens <= request.num_tokens());
 }
 
 void CacheManager::note_change(RequestState& state) {
@@ -204,11 +201,28 @@ void CacheManager::note_change(RequestState& state) {
   }
   state.num_quiet_tokens = num_quiet;
   ++state.num_changes;
+  note_next_full(state);
+}
+
+void CacheManager::note_next_full(RequestState& state) const {
+  state.next_full_tokens = std::numeric_limits<std::int32_t>::max();
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    const PageRow& row = state.rows[index(group)];
+    if (row.num_cached() == row.size()) continue;
+    const std::int64_t end =
+        std::int64_t{row.num_cached() + 1} * coordinator_.policy(group).page_size();
+    if (end < state.next_full_tokens) state.next_full_tokens = static_cast<std::int32_t>(end);
+  }
 }
 
 bool CacheManager::allocate(Request& request, const Demand& demand) {
   check_shard("CacheManager.allocate", demand.shard);
-  if (allocate_quietly(request, demand)) return true;
+  if (is_quiet(request, demand)) {
+    std::int32_t& room = states_[index(request.state_)].num_allocated_tokens;
+    room = std::max(
+        room, request.num_computed_tokens() + demand.num_new_tokens + demand.num_lookahead_tokens);
+    return true;
+  }
   check_demand(request, demand);
   const bool is_new = !request.is_allocated();
   if (is_new) start_rows(request, demand);
@@ -265,6 +279,10 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
 
 void CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
   check_commit(request, num_computed_tokens);
+  commit_checked(request, num_computed_tokens);
+}
+
+void CacheManager::commit_checked(Request& request, std::int32_t num_computed_tokens) {
   cache_full_pages(request, states_[index(request.state_)], num_computed_tokens);
   request.num_computed_tokens_ = num_computed_tokens;
 }
@@ -287,16 +305,6 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
-// Most steps end inside a page, and need no digests.
-bool CacheManager::fills_a_page(const RequestState& state, std::int32_t num_tokens) const {
-  for (GroupId group = 0; group < num_groups(); ++group) {
-    const PageRow& row = state.rows[index(group)];
-    const std::int32_t num_full = num_tokens / coordinator_.policy(group).page_size();
-    if (row.num_cached() < std::min(num_full, row.size())) return true;
-  }
-  return false;
-}
-
 void CacheManager::cache(Request& request, std::int32_t num_tokens, const char* operation) {
   RequestState& state = state_of(operation, request);
   check_room(operation, request, state, num_tokens);
@@ -304,14 +312,16 @@ void CacheManager::cache(Request& request, std::int32_t num_tokens, const char* 
   cache_full_pages(request, state, num_tokens);
 }
 
+// Most steps end inside a page, and need no digests.
 void CacheManager::cache_full_pages(Request& request, RequestState& state,
                                     std::int32_t num_tokens) {
-  if (!enable_caching() || !fills_a_page(state, num_tokens)) return;
+  if (!enable_caching() || num_tokens < state.next_full_tokens) return;
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   for (GroupId group = 0; group < num_groups(); ++group) {
     state.rows[index(group)].cache(pool_, coordinator_.policy(group),
                                    coordinator_.hashes_of(group, hashes), num_tokens);
   }
+  note_next_full(state);
 }
 
 void CacheManager::free(Request& request) {

@@ -125,8 +125,14 @@ class CacheManager {
   /// Throws what `allocate` throws for bad arguments, whatever is in the cache.
   void check_demand(const Request& request, const Demand& demand) const;
 
+  /// Whether `allocate` would neither give the request pages nor take any back, nor fail.
+  bool is_quiet(const Request& request, const Demand& demand) const;
+
   /// Throws what `commit` throws.
   void check_commit(const Request& request, std::int64_t num_computed_tokens) const;
+
+  /// `commit` of what `check_commit` has not refused.
+  void commit_checked(Request& request, std::int32_t num_computed_tokens);
 
   /// Makes room for the new tokens after those computed, and for draft tokens after those, as far
   /// as `max_model_len()` allows. The first call of a request takes the cached tokens from the
@@ -215,11 +221,10 @@ class CacheManager {
   void cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens);
   void check_prefix(Request& request, const Demand& demand) const;
   void start_rows(Request& request, const Demand& demand);
-  bool allocate_quietly(Request& request, const Demand& demand);
   void note_change(RequestState& state);
   std::int32_t first_needed_page(const PageRow& row, GroupId group,
                                  std::int32_t num_computed_tokens) const;
-  bool fills_a_page(const RequestState& state, std::int32_t num_tokens) const;
+  void note_next_full(RequestState& state) const;
   bool has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const;
   RequestState& attach(Request& request);
   void detach(Request& request);

@@ -42,6 +42,7 @@ struct RequestState {
   std::vector<PageRow> rows;              ///< One a group.
   std::int32_t num_allocated_tokens = 0;  ///< Tokens there is room for.
   std::int32_t num_quiet_tokens = 0;      ///< Up to so many, `allocate` leaves the rows alone.
+  std::int32_t next_full_tokens = 0;      ///< So many fill the next page that can be cached.
   std::int32_t num_changes = 0;           ///< Times that the rows have changed.
   CommonShard shard;  ///< Of the pages in the rows, and some that were there with them.
 };
