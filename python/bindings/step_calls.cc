@@ -27,7 +27,8 @@ std::span<const Request* const> read_only(std::span<Request* const> requests) {
   return {const_cast<const Request* const*>(requests.data()), requests.size()};
 }
 
-nb::ndarray<nb::numpy, RequestHandle> add_requests(OwningManager& manager, nb::list requests) {
+nb::ndarray<nb::numpy, RequestHandle> add_requests(OwningManager& manager,
+                                                   nb::typed<nb::list, Request> requests) {
   constexpr auto kOperation = "CacheManager.add_requests";
   return manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
     auto handles = std::make_unique<RequestHandle[]>(nb::len(requests));

@@ -1171,7 +1171,7 @@ class CacheManager:
             (True, [1, 2, 4])
         """
 
-    def add_requests(self, requests: list) -> NDArray[numpy.int64]:
+    def add_requests(self, requests: list[Request]) -> NDArray[numpy.int64]:
         """
         Gives each of a list of `Request` a handle, for the calls that take a whole step.
 
