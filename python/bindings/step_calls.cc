@@ -54,7 +54,11 @@ nb::ndarray<nb::numpy, RequestHandle> add_requests(OwningManager& manager,
   });
 }
 
+// Takes the pages of requests back; those that hold none are let be.
 void free_pages(OwningManager& manager, CacheManager& core, std::span<Request* const> requests) {
+  for (const Request* request : requests) {
+    if (request->is_allocated()) core.num_changes(*request);  // throws for another manager's
+  }
   for (Request* request : requests) {
     if (!request->is_allocated()) continue;
     core.free(*request);
@@ -62,18 +66,10 @@ void free_pages(OwningManager& manager, CacheManager& core, std::span<Request* c
   }
 }
 
-void check_ours(const CacheManager& core, std::span<Request* const> requests) {
-  for (const Request* request : requests) {
-    if (request->is_allocated()) static_cast<void>(core.num_changes(*request));
-  }
-}
-
 void remove_requests(OwningManager& manager, const HandleArray& handles) {
   constexpr auto kOperation = "CacheManager.remove_requests";
   manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    const auto requests = known.resolve(values_of(handles), kOperation);
-    check_ours(core, requests);
-    free_pages(manager, core, requests);
+    free_pages(manager, core, known.resolve(values_of(handles), kOperation));
     for (const RequestHandle handle : values_of(handles)) known.remove(handle);
   });
 }
@@ -81,9 +77,7 @@ void remove_requests(OwningManager& manager, const HandleArray& handles) {
 void free_requests(OwningManager& manager, const HandleArray& handles) {
   constexpr auto kOperation = "CacheManager.free_requests";
   manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    const auto requests = known.resolve(values_of(handles), kOperation);
-    check_ours(core, requests);
-    free_pages(manager, core, requests);
+    free_pages(manager, core, known.resolve(values_of(handles), kOperation));
   });
 }
 

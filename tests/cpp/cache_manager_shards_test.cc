@@ -2,11 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <list>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "groups.h"
 #include "pagedkv/manager/cache_manager.h"
 
 // A manager whose pool is dealt out to data-parallel shards.
@@ -16,26 +16,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-constexpr std::int32_t kPageSize = 4;
-
-CacheGroupSpec full_group() {
-  return {FullAttentionSpec(kPageSize, 1, 1, DType("float32")), std::nullopt};
-}
-
-CacheGroupSpec window_group(std::int32_t window) {
-  return {
-      SlidingWindowSpec(
-          {.page_size = kPageSize, .num_kv_heads = 1, .head_size = 1, .dtype = DType("float32")},
-          window),
-      std::nullopt};
-}
-
-std::vector<TokenId> tokens_of(std::size_t count, TokenId first = 100) {
-  std::vector<TokenId> tokens(count);
-  std::iota(tokens.begin(), tokens.end(), first);
-  return tokens;
-}
 
 // Three shards of four pages: 1-3, 4-7, 8-11.
 class ShardedCacheManagerTest : public testing::Test {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "groups.h"
 #include "random.h"
 
 namespace pagedkv {
@@ -21,17 +22,8 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-constexpr std::int32_t kPageSize = 4;
-
 std::vector<CacheGroupSpec> groups_of(std::size_t count) {
-  return std::vector<CacheGroupSpec>(
-      count, CacheGroupSpec{FullAttentionSpec(kPageSize, 1, 1, DType("float32")), {}});
-}
-
-std::vector<TokenId> tokens_of(std::size_t count, TokenId first = 100) {
-  std::vector<TokenId> tokens(count);
-  std::iota(tokens.begin(), tokens.end(), first);
-  return tokens;
+  return std::vector<CacheGroupSpec>(count, full_group());
 }
 
 class CacheManagerTest : public testing::Test {

@@ -1,0 +1,96 @@
+#include "pagedkv/batch/step.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <list>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "groups.h"
+
+namespace pagedkv {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::ThrowsMessage;
+
+class StepTest : public testing::Test {
+ protected:
+  StepTest() {
+    for (const char* name : {"a", "b", "c"}) {
+      requests_.push_back(&owned_.emplace_back(name, tokens_of(20, 100 * name[0])));
+    }
+  }
+
+  StepGrant allocate(std::vector<std::int32_t> num_new, std::vector<std::int32_t> num_cached = {}) {
+    StepGrant grant =
+        allocate_step(manager_, std::span(requests_).first(num_new.size()), {num_new, num_cached});
+    EXPECT_NO_THROW(manager_.check_invariants());
+    return grant;
+  }
+
+  void commit(std::vector<std::int32_t> num_new) {
+    commit_step(manager_, std::span(requests_).first(num_new.size()), num_new);
+  }
+
+  std::list<Request> owned_;
+  std::vector<Request*> requests_;
+  CacheManager manager_{8, std::vector<CacheGroupSpec>{full_group(), window_group(4)}, 32};
+};
+
+TEST_F(StepTest, StopsAtTheFirstThatDoesNotFit) {
+  const StepGrant grant = allocate({4, 8, 4});
+  EXPECT_EQ(grant.num_requests, 2);
+  EXPECT_THAT(grant.changed_rows, ElementsAre(0, 1));
+  EXPECT_THAT(grant.added[0].ids, ElementsAre(1, 3, 4));
+  EXPECT_THAT(grant.added[0].offsets, ElementsAre(0, 1, 3));
+  EXPECT_THAT(grant.added[1].ids, ElementsAre(2, 5, 6));
+  EXPECT_FALSE(requests_[2]->is_allocated());
+}
+
+TEST_F(StepTest, NotesRowsThatGiveBackPagesWithoutNewOnes) {
+  ASSERT_EQ(allocate({12}).num_requests, 1);
+  commit({7});
+  EXPECT_THAT(allocate({1}).changed_rows, ElementsAre(0)) << "the window has left a page";
+  const StepGrant grant = allocate({1});
+  EXPECT_THAT(grant.changed_rows, IsEmpty());
+  EXPECT_THAT(grant.added[1].offsets, ElementsAre(0, 0));
+}
+
+TEST_F(StepTest, CachedPagesAreAmongThoseAdded) {
+  ASSERT_EQ(allocate({8}).num_requests, 1);
+  commit({8});
+  manager_.free(*requests_[0]);
+  ASSERT_EQ(manager_.match(*requests_[0]), 8);
+  const StepGrant grant = allocate({4}, {8});
+  EXPECT_EQ(grant.num_requests, 1);
+  EXPECT_THAT(grant.added[0].ids, ElementsAre(1, 2, 5));
+  EXPECT_THAT(grant.added[1].ids, ElementsAre(0, 4, 6));
+}
+
+TEST_F(StepTest, APrefixThatIsGoneDoesNotFit) {
+  EXPECT_EQ(allocate({4, 4}, {0, 8}).num_requests, 1);
+  EXPECT_FALSE(requests_[1]->is_allocated());
+}
+
+TEST_F(StepTest, RefusesTheWholeStepForOneBadCount) {
+  const auto free = manager_.pool().free_pages();
+  EXPECT_THAT([&] { allocate({4, 0}); }, ThrowsMessage<std::invalid_argument>(
+                                             HasSubstr("num_new_tokens must be >= 1, got 0")));
+  EXPECT_THAT([&] { allocate_step(manager_, requests_, {std::vector{1, 1}, {}}); },
+              ThrowsMessage<std::invalid_argument>(HasSubstr("got 2 for 3")));
+  EXPECT_EQ(manager_.pool().free_pages(), free);
+  ASSERT_EQ(allocate({4, 4}).num_requests, 2);
+  EXPECT_THAT([&] { commit({4, 5}); }, ThrowsMessage<std::invalid_argument>(
+                                           HasSubstr("request 'b' has room for 4 tokens, got 5")));
+  EXPECT_EQ(requests_[0]->num_computed_tokens(), 0);
+  commit({4, 4});
+  EXPECT_EQ(manager_.pool().num_cached_pages(), 4);
+}
+
+}  // namespace
+}  // namespace pagedkv
