@@ -112,6 +112,29 @@ Raises:
   ValueError: If a token does not fit in int32; then none is appended.
 )doc")
       .def(
+          "truncate",
+          [](Request& request, std::int32_t num_tokens) {
+            const ExclusiveUse use(request.use_flag(), "Request.truncate", "request");
+            request.truncate(num_tokens);
+          },
+          "num_tokens"_a, R"doc(
+Takes off all but the first ``num_tokens`` tokens: guesses of a draft model that were rejected.
+
+Commit the tokens that were accepted, and no more, before. Room that there was for the others stays.
+
+Raises:
+  ValueError: If there are fewer tokens, if more are computed, or if more are covered by multimodal
+    items or prompt embeddings.
+
+Example:
+
+    >>> request = Request("a", [11, 12])
+    >>> request.append([13, 14, 15])
+    >>> request.truncate(4)
+    >>> request.tokens.tolist()
+    [11, 12, 13, 14]
+)doc")
+      .def(
           "page_hash",
           [](Request& request, std::int32_t page) {
             const ExclusiveUse use(request.use_flag(), "Request.page_hash", "request");

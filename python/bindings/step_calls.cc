@@ -138,6 +138,20 @@ void append_tokens(OwningManager& manager, const HandleArray& handles, nb::handl
   });
 }
 
+void truncate_requests(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens) {
+  constexpr auto kOperation = "CacheManager.truncate_requests";
+  const Int32Input counts(num_tokens, kOperation, "num_tokens");
+  manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), kOperation);
+    if (counts.size() != requests.size()) {
+      throw_value_error(kOperation, "num_tokens must have one entry a request, got ", counts.size(),
+                        " for ", requests.size());
+    }
+    for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->check_truncate(counts[i]);
+    for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->truncate(counts[i]);
+  });
+}
+
 Int32Array step_slots(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens,
                       GroupId group) {
   constexpr auto kOperation = "CacheManager.slot_mapping";
@@ -262,6 +276,14 @@ Appends ``tokens[i]``, int32 ``[n]``, to each request.
 
 Raises:
   ValueError: If there is not one token a request; if a handle is of no request, or there twice.
+)doc")
+      .def("truncate_requests", &truncate_requests, "handles"_a.noconvert(), "num_tokens"_a, R"doc(
+As ``Request.truncate`` for each, to ``num_tokens[i]`` tokens, int32 ``[n]``: takes off draft tokens
+that were rejected.
+
+Raises:
+  ValueError: As ``truncate``; if there is not one count a request; if a handle is of no request, or
+    there twice. Then nothing is done.
 )doc")
       .def("free_requests", &free_requests, "handles"_a.noconvert(), R"doc(
 As ``free`` for each in turn that holds pages. They keep their handles.

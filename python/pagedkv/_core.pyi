@@ -946,6 +946,25 @@ class Request:
           ValueError: If a token does not fit in int32; then none is appended.
         """
 
+    def truncate(self, num_tokens: int) -> None:
+        """
+        Takes off all but the first ``num_tokens`` tokens: guesses of a draft model that were rejected.
+
+        Commit the tokens that were accepted, and no more, before. Room that there was for the others stays.
+
+        Raises:
+          ValueError: If there are fewer tokens, if more are computed, or if more are covered by multimodal
+            items or prompt embeddings.
+
+        Example:
+
+            >>> request = Request("a", [11, 12])
+            >>> request.append([13, 14, 15])
+            >>> request.truncate(4)
+            >>> request.tokens.tolist()
+            [11, 12, 13, 14]
+        """
+
     def page_hash(self, page: int) -> bytes:
         """
         The digest that names the content of full page ``page``: equal for requests that share it.
@@ -1243,6 +1262,16 @@ class CacheManager:
 
         Raises:
           ValueError: If there is not one token a request; if a handle is of no request, or there twice.
+        """
+
+    def truncate_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object) -> None:
+        """
+        As ``Request.truncate`` for each, to ``num_tokens[i]`` tokens, int32 ``[n]``: takes off draft tokens
+        that were rejected.
+
+        Raises:
+          ValueError: As ``truncate``; if there is not one count a request; if a handle is of no request, or
+            there twice. Then nothing is done.
         """
 
     def free_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:

@@ -235,5 +235,16 @@ TEST(StateDemandTest, RefusesMoreSpeculativePagesThanThereAre) {
   manager.check_invariants();
 }
 
+TEST_F(DemandTest, TokensThatOthersCanFindAreNotTakenOff) {
+  Request& request = compute("a", tokens_of(10));
+  manager_.set_num_computed_tokens(request, 3);
+  EXPECT_THAT([&] { request.truncate(7); },
+              ThrowsMessage<std::invalid_argument>(HasSubstr("has 8 computed tokens")));
+  request.truncate(8);
+  manager_.free(request);
+  request.truncate(2);
+  EXPECT_EQ(request.num_tokens(), 2);
+}
+
 }  // namespace
 }  // namespace pagedkv

@@ -46,6 +46,26 @@ TEST(RequestTest, HashesAnewForAnotherPageSizeOrRoot) {
             hash_page(other.root(), std::vector<TokenId>{1, 2, 3, 4}));
 }
 
+TEST(RequestTest, TakesOffGuessesAndTheirDigests) {
+  Request request("a", {1, 2, 3});
+  const PageHasher hasher;
+  request.append(std::vector<TokenId>{7, 8, 9});
+  request.page_hashes(2, hasher);
+  request.truncate(3);
+  request.append(4);
+  EXPECT_THAT(request.tokens(), ElementsAre(1, 2, 3, 4));
+  EXPECT_EQ(request.page_hash(1), hash_page(request.page_hash(0), std::vector<TokenId>{3, 4}));
+  EXPECT_THROW(request.truncate(5), std::invalid_argument) << "there are fewer";
+  EXPECT_THROW(request.truncate(-1), std::invalid_argument);
+}
+
+TEST(RequestTest, KeepsTokensThatItsExtraKeysAreAbout) {
+  Request request("a", {1, 2, 3, 4}, ExtraKeys({}, {{"image", 1, 2}}, {}));
+  request.truncate(3);
+  EXPECT_THROW(request.truncate(2), std::invalid_argument);
+  EXPECT_EQ(request.num_tokens(), 3);
+}
+
 TEST(RequestTest, HasNoDigestsBeforeAManagerSawIt) {
   Request request("a", {1, 2});
   EXPECT_THROW(request.page_hash(0), std::invalid_argument);

@@ -121,6 +121,19 @@ class ManagerMachine(RuleBasedStateMachine):
             request.append(token)
             self.allocate(request, 0, self.draw_shard(data), data)
 
+    @rule(request=running, guesses=st.lists(st.integers(0, 1), max_size=5), data=st.data())
+    def guess(self, request, guesses, data):
+        """Appends draft tokens, makes room for some, and takes off those that are rejected."""
+        if not request.is_allocated or request.num_tokens + len(guesses) > MAX_MODEL_LEN:
+            return
+        request.append(guesses)
+        if request.num_tokens > request.num_computed_tokens:
+            self.allocate(request, 0, self.draw_shard(data), data)
+        num_kept = data.draw(st.integers(request.num_computed_tokens, request.num_tokens), "kept")
+        kept = request.tokens[:num_kept].tolist()
+        request.truncate(num_kept)
+        assert request.tokens.tolist() == kept
+
     @rule(request=consumes(running))
     def free(self, request):
         if request.is_allocated:

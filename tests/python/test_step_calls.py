@@ -192,6 +192,24 @@ def test_a_step_in_a_page_changes_no_row(manager):
     assert manager.slot_mapping(handles, int32(1)).tolist() == [9]
 
 
+def test_rejected_guesses_are_taken_off(manager):
+    requests = [Request(name, range(6)) for name in "ab"]
+    handles = manager.add_requests(requests)
+    manager.allocate_step(handles, int32(6, 6))
+    manager.commit_step(handles, int32(6, 6))
+    for request in requests:
+        request.append([71, 72, 73])
+    manager.allocate_step(handles, int32(3, 3))
+    manager.commit_step(handles, int32(1, 2))  # what was accepted
+    manager.truncate_requests(handles, int32(7, 8))
+    assert [request.tokens.tolist()[6:] for request in requests] == [[71], [71, 72]]
+    manager.append_tokens(handles, int32(9, 9))
+    assert manager.slot_mapping(handles, int32(1, 1)).tolist() == [11, 24]
+    third = Request("c", [*range(6), 71, 72, 0])
+    assert manager.match(third) == 8
+    manager.check_invariants()
+
+
 def test_no_requests_are_a_step_too(manager):
     none = np.array([], np.int64)
     grant = manager.allocate_step(none, int32())
@@ -207,6 +225,7 @@ CALLS = {
     "free_requests": lambda m, h, _: m.free_requests(h),
     "remove_requests": lambda m, h, _: m.remove_requests(h),
     "match_requests": lambda m, h, _: m.match_requests(h),
+    "truncate_requests": lambda m, h, n: m.truncate_requests(h, n),
     "slot_mapping": lambda m, h, n: m.slot_mapping(h, n),
     "page_table": lambda m, h, _: m.page_table(h),
 }
@@ -259,6 +278,10 @@ def test_handles_and_counts_of_other_types_are_refused(manager, call):
         ("allocate_step", (1, 2**31 - 1), "request 'b' would have 2147483649 tokens"),
         ("allocate_step", (1, 11), "request 'b' has 12 tokens, cannot compute 13"),
         ("commit_step", (1, -1), "num_new_tokens must be >= 0, got -1 for request 'b'"),
+        ("truncate_requests", (12,), "num_tokens must have one entry a request, got 1 for 2"),
+        ("truncate_requests", (2, 1), "request 'b' has 2 computed tokens, cannot keep 1"),
+        ("truncate_requests", (2, 13), "request 'b' has 12 tokens, cannot keep 13"),
+        ("truncate_requests", (2, -1), "cannot keep -1"),
         ("commit_step", (1, 7), "request 'b' has room for 8 tokens, got 9"),
         ("commit_step", (1, 2**31 - 1), "has room for 8 tokens, got 2147483649"),
     ],
@@ -291,7 +314,7 @@ def test_requests_of_another_manager_are_refused(manager):
     other.allocate_step(theirs, int32(8))
     ours = manager.add_requests([request])
     for name, call in CALLS.items():
-        if name not in ("append_tokens", "match_requests", "slot_mapping"):
+        if name not in ("append_tokens", "match_requests", "slot_mapping", "truncate_requests"):
             with pytest.raises(ValueError, match="request 'a' holds pages of another manager"):
                 call(manager, ours, int32(1))
     assert other.page_table(theirs).tolist() == [[1, 2]]

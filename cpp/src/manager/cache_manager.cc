@@ -90,7 +90,7 @@ void CacheManager::detach(Request& request) {
   free_states_.push_back(request.state_);
   request.owner_ = nullptr;
   request.state_ = -1;
-  request.num_computed_tokens_ = 0;
+  request.num_computed_tokens_ = request.num_shown_tokens_ = 0;
 }
 
 void CacheManager::set_num_shards(std::int32_t num_shards) {
@@ -273,6 +273,7 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
   state->num_allocated_tokens =
       std::max(state->num_allocated_tokens, num_tokens + length.num_lookahead_tokens);
   request.num_computed_tokens_ = num_computed;
+  request.num_shown_tokens_ = std::max(request.num_shown_tokens_, demand.num_cached_tokens);
   note_change(*state);
   return true;
 }
@@ -322,6 +323,8 @@ void CacheManager::cache_full_pages(Request& request, RequestState& state,
                                    coordinator_.hashes_of(group, hashes), num_tokens);
   }
   note_next_full(state);
+  request.num_shown_tokens_ =
+      std::max(request.num_shown_tokens_, num_tokens - num_tokens % hash_page_size());
 }
 
 void CacheManager::free(Request& request) {

@@ -34,6 +34,32 @@ Request::~Request() {
   if (owner_ != nullptr) owner_->free(*this);
 }
 
+void Request::check_truncate(std::int32_t num_tokens) const {
+  constexpr auto kOperation = "Request.truncate";
+  const auto fail = [&](const auto&... parts) {
+    throw_value_error(kOperation, "request '", request_id_, "' ", parts..., ", cannot keep ",
+                      num_tokens);
+  };
+  if (num_tokens > this->num_tokens()) fail("has ", this->num_tokens(), " tokens");
+  const std::int32_t num_fixed = std::max(num_computed_tokens_, num_shown_tokens_);
+  if (num_tokens < num_fixed) fail("has ", num_fixed, " computed tokens");
+  for (const MultimodalItem& item : extra_keys_.mm_items()) {
+    if (num_tokens - item.offset < item.length) {
+      fail("has multimodal item '", item.identifier, "' up to token ", item.offset + item.length);
+    }
+  }
+  const auto& embeds = extra_keys_.prompt_embeds();
+  if (num_tokens < 0 || (embeds && embeds->num_rows() > static_cast<std::size_t>(num_tokens))) {
+    fail("has ", embeds ? embeds->num_rows() : 0, " prompt embeddings");
+  }
+}
+
+void Request::truncate(std::int32_t num_tokens) {
+  check_truncate(num_tokens);
+  tokens_.resize(static_cast<std::size_t>(num_tokens));
+  if (chain_) chain_->truncate(static_cast<std::size_t>(num_tokens / chain_->page_size()));
+}
+
 bool Request::is_hashed_with(std::int32_t page_size, const PageHasher& hasher) const {
   return chain_ && chain_->page_size() == page_size && chain_->hasher() == hasher;
 }

@@ -20,9 +20,10 @@ class CacheManager;
 /// The tokens of one sequence, what besides them decides its content, and the digests of its full
 /// pages.
 ///
-/// Tokens are only ever appended; extra keys never change. Digests are made when a manager first
-/// needs them, and only for pages that became full since. A request holds pages of one manager at a
-/// time, and gives them back when it is destroyed. Not thread-safe.
+/// Tokens are appended, and taken off again only before they are computed; extra keys never change.
+/// Digests are made when a manager first needs them, and only for pages that became full since. A
+/// request holds pages of one manager at a time, and gives them back when it is destroyed. Not
+/// thread-safe.
 class Request {
  public:
   /// Throws `std::invalid_argument` if a multimodal item or a prompt embedding lies behind the
@@ -55,6 +56,16 @@ class Request {
   void append(std::span<const TokenId> tokens) {
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   }
+
+  /// Takes off all but the first `num_tokens` tokens: guesses of a draft model that were rejected.
+  /// Pages that there was room for them in stay with the request.
+  ///
+  /// Throws `std::invalid_argument` if there are fewer tokens, if more are computed or in pages
+  /// that others can find, or if more are covered by multimodal items or prompt embeddings.
+  void truncate(std::int32_t num_tokens);
+
+  /// Throws what `truncate` throws.
+  void check_truncate(std::int32_t num_tokens) const;
 
   /// Digests of the full pages of `page_size` tokens. Valid until the next change.
   ///
@@ -100,6 +111,7 @@ class Request {
   UseFlag use_flag_;
   std::optional<PageHashChain> chain_;  // empty until a manager gives the page size
   std::int32_t num_computed_tokens_ = 0;
+  std::int32_t num_shown_tokens_ = 0;  // in pages that others can find, by this request or before
 
   // Where the owner keeps what the request holds. Both set, or neither.
   CacheManager* owner_ = nullptr;
