@@ -1,0 +1,98 @@
+"""pagedkv's step calls, as the peer benchmark drives every library: see run.py."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from adapters.base import BaseAdapter, PoolConfig
+from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request, SlidingWindowSpec
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """A request of the benchmark."""
+
+    handle: np.ndarray
+    num_cached: np.ndarray | None = None
+
+
+def int32(values: Any) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+class Adapter(BaseAdapter):
+    """One call for the decodes of a step, and one for all that it has computed."""
+
+    name = "pagedkv"
+    version = "0.1.0"
+    hash_names = ("sha256_cbor", "sha256", "xxh3_128_cbor", "xxh3_128", "pagedkv")
+
+    def __init__(self, cfg: PoolConfig) -> None:
+        super().__init__(cfg)
+        layout = (cfg.page_size, 8, 128, "bfloat16")
+        groups = [CacheGroupSpec(FullAttentionSpec(*layout))]
+        if cfg.window is not None:
+            groups.append(CacheGroupSpec(SlidingWindowSpec(*layout, sliding_window=cfg.window)))
+        self.manager = CacheManager(
+            cfg.num_pages,
+            groups,
+            cfg.max_model_len,
+            cfg.caching,
+            hash_algorithm=cfg.hash_name or "sha256_cbor",
+        )
+        self.groups = range(len(groups))
+
+    def new_request(self, rid: str, tokens: list[int]) -> Served:
+        return Served(self.manager.add_requests([Request(rid, tokens)]))
+
+    def lookup(self, req: Served) -> int:
+        req.num_cached = self.manager.match_requests(req.handle)
+        return int(req.num_cached[0])
+
+    def allocate(self, req: Served, n_new: int) -> Any:
+        grant = self.manager.allocate_step(
+            req.handle, int32([n_new]), num_cached_tokens=req.num_cached
+        )
+        if grant.num_requests == 0:
+            return None
+        req.num_cached = None
+        return grant
+
+    def page_ids(self, handle: Any) -> list[np.ndarray]:
+        return [handle.new_page_ids(group) for group in self.groups]
+
+    def first_page_ids(self, req: Served, handle: Any) -> list[np.ndarray]:
+        return self.page_ids(handle)
+
+    def decode_batch(self, reqs: list[Served]) -> Any:
+        handles = np.concatenate([req.handle for req in reqs])
+        ones = np.ones(len(reqs), np.int32)
+        grant = self.manager.allocate_step(handles, ones)
+        if grant.num_requests < len(reqs):
+            return None
+        slots = [self.manager.slot_mapping(handles, ones, group) for group in self.groups]
+        return grant, slots
+
+    def commit_batch(self, work: list[tuple[Served, int]]) -> None:
+        handles = np.concatenate([req.handle for req, _ in work])
+        self.manager.commit_step(handles, int32([count for _, count in work]))
+
+    def append_batch(self, pairs: list[tuple[Served, int]]) -> None:
+        handles = np.concatenate([req.handle for req, _ in pairs])
+        self.manager.append_tokens(handles, int32([token for _, token in pairs]))
+
+    def free_batch(self, reqs: list[Served]) -> None:
+        self.manager.remove_requests(np.concatenate([req.handle for req in reqs]))
+
+    def num_free(self) -> int:
+        return self.manager.num_free_pages
+
+    def num_cached(self) -> int:
+        return self.manager.num_cached_pages
+
+    def evictions(self) -> int:
+        return self.manager.num_evictions
+
+    def check(self) -> None:
+        self.manager.check_invariants()
+        assert self.num_free() == self.cfg.num_pages - 1
