@@ -6,6 +6,7 @@ The control plane (`CacheManager` and what it is made of) needs no JAX. The data
 
 from typing import TYPE_CHECKING, Any
 
+from pagedkv import hashing as hashing
 from pagedkv._core import AttentionSpec as AttentionSpec
 from pagedkv._core import CacheGroupsConfig as CacheGroupsConfig
 from pagedkv._core import CacheGroupSpec as CacheGroupSpec
@@ -19,18 +20,28 @@ from pagedkv._core import MambaSpec as MambaSpec
 from pagedkv._core import MultimodalItem as MultimodalItem
 from pagedkv._core import PageHasher as PageHasher
 from pagedkv._core import PagePool as PagePool
+from pagedkv._core import PagePoolView as PagePoolView
 from pagedkv._core import PromptEmbeds as PromptEmbeds
 from pagedkv._core import Request as Request
 from pagedkv._core import SinkFullAttentionSpec as SinkFullAttentionSpec
 from pagedkv._core import SlidingWindowSpec as SlidingWindowSpec
+from pagedkv._core import StepGrant as StepGrant
 from pagedkv._core import hash_algorithms as hash_algorithms
 from pagedkv._core import hash_page as hash_page
 from pagedkv._core import none_hash as none_hash
+from pagedkv.hashing import PageHash as PageHash
+from pagedkv.hashing import PageHashWithGroupId as PageHashWithGroupId
+from pagedkv.hashing import hash_page_tokens as hash_page_tokens
+from pagedkv.hashing import hash_request_tokens as hash_request_tokens
+from pagedkv.hashing import init_none_hash as init_none_hash
+from pagedkv.pages import CachePage as CachePage
+from pagedkv.pages import FreeCachePageQueue as FreeCachePageQueue
 from pagedkv.specs import RuntimePageBudgetEstimate as RuntimePageBudgetEstimate
 from pagedkv.specs import create_kv_cache_specs_from_config as create_kv_cache_specs_from_config
 from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_budget
 
 if TYPE_CHECKING:
+    NONE_HASH: int
     from pagedkv.cache import PagedAttentionCache as PagedAttentionCache
 
 
@@ -39,4 +50,6 @@ def __getattr__(name: str) -> Any:
         from pagedkv.cache import PagedAttentionCache
 
         return PagedAttentionCache
+    if name == "NONE_HASH":  # which `init_none_hash` changes
+        return hashing.NONE_HASH
     raise AttributeError(f"module 'pagedkv' has no attribute {name!r}")

@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import cbor2
+import pagedkv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,3 +106,12 @@ def test_refuses_unknown_names_and_empty_pages():
         hash_page_tokens("md5", None, [1])
     with pytest.raises(ValueError, match=r"^\[hash_request_tokens\] page_size must be at least 1"):
         hash_request_tokens(hash, 0, SimpleNamespace(all_token_ids=[1]))
+
+
+def test_names_are_at_the_top_too(monkeypatch):
+    for name in ("PageHash", "PageHashWithGroupId", "hash_page_tokens", "hash_request_tokens"):
+        assert getattr(pagedkv, name) is getattr(hashing, name)
+    monkeypatch.setattr(hashing, "NONE_HASH", 5)  # put back at the end
+    monkeypatch.setenv("PYTHONHASHSEED", "77")
+    pagedkv.init_none_hash()
+    assert pagedkv.NONE_HASH == hashing.NONE_HASH == hash(77)
