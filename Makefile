@@ -7,6 +7,7 @@
 #   make lint    format, lint and types
 #   make asan    the C++ tests under AddressSanitizer and UBSan
 #   make tsan    the C++ tests under ThreadSanitizer
+#   make asan-python  the extensions under both, in the tests that hand them the worst
 #   make dev     rebuild the extensions after a change in C++, in seconds
 #   make peers   fetch the project that the tests compare with
 #   make stubs   write the checked-in stubs anew
@@ -84,6 +85,20 @@ asan tsan: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/$@
 	$(BIN)/ctest --preset $@
 
+# A build of its own, which comes before the installed one. Not after `make dev`, whose build comes
+# before all others.
+SANITIZED := $(abspath build/asan-python)
+asan-python: $(VENV)/installed $(EASYDEL)
+	$(PIP) install -q --no-deps --upgrade --target $(SANITIZED)/site . -Cinstall.strip=false \
+	  -Cbuild-dir=$(SANITIZED)/tree -Ccmake.define.PAGEDKV_SANITIZE=address,undefined
+	PYTHONPATH=$(SANITIZED)/site ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so)" \
+	$(BIN)/python -c "import pagedkv, sys; sys.exit('$(SANITIZED)' not in pagedkv.__file__)"
+	PYTHONPATH=$(SANITIZED)/site ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so)" \
+	$(BIN)/python -m pytest tests/peers $(addprefix tests/python/test_,scheduler_calls.py \
+	  step_calls.py compat_easydel.py pages.py cache_manager.py page_pool.py hash.py)
+
 # Against named rivals, in one run each. Figures hold for the machine they were made on.
 bench: SYSTEM_PACKAGES += libbenchmark-dev
 bench: system-packages $(VENV)/installed $(EASYDEL)
@@ -119,4 +134,4 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python bench fuzz lint asan tsan dev stubs peers system-packages
+.PHONY: demo test test-cpp test-python bench fuzz lint asan tsan asan-python dev stubs peers system-packages
