@@ -15,6 +15,7 @@
 #include "cache_pages.h"
 #include "owning_manager.h"
 #include "pagedkv/error.h"
+#include "pagedkv/math.h"
 
 // The calls that schedulers written for EasyDeL (and, but for names, vLLM) make: one a request,
 // with request objects of the scheduler's own. Same names, arguments and results; see
@@ -210,7 +211,7 @@ void cache_pages(OwningManager& manager, nb::handle object, std::int32_t num_com
       throw_value_error(kOperation, "num_computed_tokens must be >= 0, got ", num_computed_tokens);
     }
     if (!core.enable_caching()) return;
-    const std::int32_t num_full = num_computed_tokens - num_computed_tokens % core.hash_page_size();
+    const std::int32_t num_full = round_down(num_computed_tokens, core.hash_page_size());
     if (num_full > known->request->num_tokens()) {
       known = &requests.update(object, id, core.hash_page_size(), kOperation);
     }

@@ -130,10 +130,7 @@ void append_tokens(OwningManager& manager, const HandleArray& handles, nb::handl
   const Int32Input added(tokens, kOperation, "tokens");
   manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
     const auto requests = known.resolve(values_of(handles), kOperation);
-    if (added.size() != requests.size()) {
-      throw_value_error(kOperation, "tokens must have one entry a request, got ", added.size(),
-                        " for ", requests.size());
-    }
+    check_one_each(kOperation, "tokens", added.size(), requests.size());
     for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->append(added[i]);
   });
 }
@@ -143,10 +140,7 @@ void truncate_requests(OwningManager& manager, const HandleArray& handles, nb::h
   const Int32Input counts(num_tokens, kOperation, "num_tokens");
   manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
     const auto requests = known.resolve(values_of(handles), kOperation);
-    if (counts.size() != requests.size()) {
-      throw_value_error(kOperation, "num_tokens must have one entry a request, got ", counts.size(),
-                        " for ", requests.size());
-    }
+    check_one_each(kOperation, "num_tokens", counts.size(), requests.size());
     for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->check_truncate(counts[i]);
     for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->truncate(counts[i]);
   });

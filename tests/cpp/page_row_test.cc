@@ -33,7 +33,8 @@ class PageRowTest : public testing::Test {
   // Makes room for `num_tokens` tokens, of which some are computed.
   void grow(const GroupPolicy& policy, std::int32_t num_tokens, std::int32_t num_computed = 0,
             ShardId shard = kAnyShard) {
-    const auto growth = row_.plan(policy, {num_tokens, 0, 0}, num_computed);
+    const auto growth =
+        row_.plan(policy, {num_tokens, 0, 0}, policy.first_needed_page(num_computed));
     const PageId num_free = pool_.num_free_pages();
     const std::int32_t expected =
         row_.num_pages_taken(growth) - row_.num_pages_freed(growth, pool_, kAllPages);
@@ -92,7 +93,7 @@ TEST_F(PageRowTest, CountsFreedPagesOfARange) {
   grow(window_, 16);
   const PageId shared = 2;
   pool_.hold(std::span(&shared, 1));
-  const auto growth = row_.plan(window_, {20, 0, 0}, 16);
+  const auto growth = row_.plan(window_, {20, 0, 0}, window_.first_needed_page(16));
   EXPECT_EQ(growth.first_needed, 3);
   EXPECT_EQ(row_.num_pages_freed(growth, pool_, kAllPages), 2) << "page 2 is held by another";
   EXPECT_EQ(row_.num_pages_freed(growth, pool_, {0, 2}), 1);

@@ -15,13 +15,6 @@ Demand demand_of(const StepDemand& step, std::size_t i) {
   return demand;
 }
 
-void check_counts(const char* operation, const char* name, std::size_t num_counts,
-                  std::size_t num_requests) {
-  if (num_counts == num_requests) return;
-  throw_value_error(operation, name, " must have one entry a request, got ", num_counts, " for ",
-                    num_requests);
-}
-
 // Notes what a request is given: the difference between its rows before and after.
 class GrantNotes {
  public:
@@ -68,12 +61,19 @@ class GrantNotes {
 
 }  // namespace
 
+void check_one_each(const char* operation, const char* name, std::size_t num_entries,
+                    std::size_t num_requests) {
+  if (num_entries == num_requests) return;
+  throw_value_error(operation, name, " must have one entry a request, got ", num_entries, " for ",
+                    num_requests);
+}
+
 StepGrant allocate_step(CacheManager& manager, std::span<Request* const> requests,
                         const StepDemand& step) {
   constexpr auto kOperation = "CacheManager.allocate_step";
-  check_counts(kOperation, "num_new_tokens", step.num_new_tokens.size(), requests.size());
+  check_one_each(kOperation, "num_new_tokens", step.num_new_tokens.size(), requests.size());
   if (!step.num_cached_tokens.empty()) {
-    check_counts(kOperation, "num_cached_tokens", step.num_cached_tokens.size(), requests.size());
+    check_one_each(kOperation, "num_cached_tokens", step.num_cached_tokens.size(), requests.size());
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Demand demand = demand_of(step, i);
@@ -101,7 +101,7 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
 void commit_step(CacheManager& manager, std::span<Request* const> requests,
                  std::span<const std::int32_t> num_new_tokens) {
   constexpr auto kOperation = "CacheManager.commit_step";
-  check_counts(kOperation, "num_new_tokens", num_new_tokens.size(), requests.size());
+  check_one_each(kOperation, "num_new_tokens", num_new_tokens.size(), requests.size());
   const auto end_of = [&](std::size_t i) {
     return std::int64_t{requests[i]->num_computed_tokens()} + num_new_tokens[i];
   };

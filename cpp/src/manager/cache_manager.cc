@@ -236,13 +236,9 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
                              std::min(demand.num_lookahead_tokens, max_model_len_ - num_tokens),
                              request.num_encoder_tokens()};
   for (GroupId group = 0; group < num_groups(); ++group) {
-    PageRow& row = rows[index(group)];
-    PageRow::Growth& growth = growths_[index(group)];
-    growth = row.plan(coordinator_.policy(group), length, num_computed);
-    if (options_.as_easydel) {
-      growth.first_needed = std::min(first_needed_page(row, group, num_computed), row.size());
-      if (is_new) growth.first_needed = row.num_skipped();
-    }
+    const PageRow& row = rows[index(group)];
+    growths_[index(group)] =
+        row.plan(coordinator_.policy(group), length, first_needed_page(row, group, num_computed));
   }
   ShardId shard = demand.shard;
   if (demand.stays_in_shard && pool_.shards().size() > 1) {
@@ -324,7 +320,7 @@ void CacheManager::cache_full_pages(Request& request, RequestState& state,
   }
   note_next_full(state);
   request.num_shown_tokens_ =
-      std::max(request.num_shown_tokens_, num_tokens - num_tokens % hash_page_size());
+      std::max(request.num_shown_tokens_, round_down(num_tokens, hash_page_size()));
 }
 
 void CacheManager::free(Request& request) {

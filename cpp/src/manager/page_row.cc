@@ -26,10 +26,10 @@ void PageRow::hold(PagePool& pool) const {
 }
 
 PageRow::Growth PageRow::plan(const GroupPolicy& policy, const RequestLength& length,
-                              std::int32_t num_computed_tokens) const {
+                              std::int32_t first_needed) const {
   Growth growth;
   growth.num_pages = std::max(policy.num_pages_for(length), size());
-  growth.first_needed = std::min(policy.first_needed_page(num_computed_tokens), size());
+  growth.first_needed = std::min(first_needed, size());
   // Where each token has a slot, the row has no gaps.
   growth.first_filled =
       policy.has_slots()

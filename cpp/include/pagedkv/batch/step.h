@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -30,6 +31,11 @@ struct StepGrant {
   std::vector<AddedPages> added;  ///< One a group; those of a cached prefix are among them.
   std::vector<std::int32_t> changed_rows;  ///< Positions of the requests whose page tables changed.
 };
+
+/// Throws `std::invalid_argument` "[operation] name must have one entry a request, ..." unless
+/// there are as many entries as requests.
+void check_one_each(const char* operation, const char* name, std::size_t num_entries,
+                    std::size_t num_requests);
 
 /// Makes room for the requests in turn, as `CacheManager::allocate` does, up to the first that does
 /// not fit; for that and those after it nothing is done. One whose cached prefix is not in the

@@ -40,9 +40,9 @@ class PageRow {
   /// Holds all pages of the row once more.
   void hold(PagePool& pool) const;
 
-  /// What it takes to make room for `length`, when `num_computed_tokens` of that are computed.
+  /// What it takes to make room for `length`, when pages before `first_needed` are not needed.
   Growth plan(const GroupPolicy& policy, const RequestLength& length,
-              std::int32_t num_computed_tokens) const;
+              std::int32_t first_needed) const;
 
   /// Pages that a growth takes from the pool.
   std::int32_t num_pages_taken(const Growth& growth) const;
