@@ -2,6 +2,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <vector>
@@ -90,12 +91,10 @@ Int32Array match_requests(OwningManager& manager, const HandleArray& handles) {
     for (const Request* request : requests) {
       num_pages += request->num_tokens() / core.hash_page_size();
     }
-    without_gil_if_long(num_pages, [&] {
-      for (std::size_t i = 0; i < requests.size(); ++i) {
-        const ExclusiveUse use(requests[i]->use_flag(), kOperation, "request");
-        counts.data()[i] = core.match(*requests[i]);
-      }
-    });
+    std::deque<ExclusiveUse> uses;
+    for (Request* request : requests) uses.emplace_back(request->use_flag(), kOperation, "request");
+    without_gil_if_long(num_pages,
+                        [&] { match_step(core, requests, {counts.data(), requests.size()}); });
   });
   return counts;
 }

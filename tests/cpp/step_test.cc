@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <list>
 #include <stdexcept>
 #include <string>
@@ -41,6 +43,38 @@ class StepTest : public testing::Test {
   std::vector<Request*> requests_;
   CacheManager manager_{8, std::vector<CacheGroupSpec>{full_group(), window_group(4)}, 32};
 };
+
+TEST_F(StepTest, MatchesEachAsAlone) {
+  ASSERT_EQ(allocate({8}).num_requests, 1);
+  commit({8});
+  Request same("same", tokens_of(20, 100 * 'a'));
+  Request salted("salted", tokens_of(20, 100 * 'a'), ExtraKeys({}, {}, "salt"));
+  Request longer("longer", tokens_of(33, 100 * 'a'));
+  std::vector<Request*> requests = {&same, requests_[1], &salted, requests_[0], &longer};
+  std::vector<std::int32_t> counts(requests.size(), -1);
+  match_step(manager_, requests, counts);
+  EXPECT_THAT(counts, ElementsAre(8, 0, 0, 0, 8)) << "the fourth holds pages";
+  for (const Request* request : requests) {
+    Request alone("alone", {request->tokens().begin(), request->tokens().end()},
+                  request->extra_keys());
+    const auto hashes = alone.page_hashes(manager_.hash_page_size(), manager_.hasher());
+    const auto batch = std::as_const(*request).num_pages_to_hash(4, manager_.hasher());
+    EXPECT_EQ(batch, 0);
+    EXPECT_TRUE(std::ranges::equal(hashes, const_cast<Request*>(request)->page_hashes()));
+  }
+  EXPECT_THROW(match_step(manager_, requests, std::span(counts).first(2)), std::invalid_argument);
+}
+
+TEST_F(StepTest, MatchesNoneIfOneCannotBeHashed) {
+  CacheManager manager(8, std::vector<CacheGroupSpec>{full_group()}, 32,
+                       {.hasher = PageHasher(HashAlgorithm::kSha256)});
+  Request plain("plain", tokens_of(20, 1));
+  Request salted("salted", tokens_of(20, 1), ExtraKeys({}, {}, "salt"));
+  std::vector<std::int32_t> counts(2);
+  EXPECT_THAT([&] { match_step(manager, std::array{&plain, &salted}, counts); },
+              ThrowsMessage<std::invalid_argument>(HasSubstr("request 'salted' has extra keys")));
+  EXPECT_THROW(plain.page_hashes(), std::invalid_argument) << "hashed by no manager";
+}
 
 TEST_F(StepTest, StopsAtTheFirstThatDoesNotFit) {
   const StepGrant grant = allocate({4, 8, 4});

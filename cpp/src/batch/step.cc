@@ -68,6 +68,18 @@ void check_one_each(const char* operation, const char* name, std::size_t num_ent
                     num_requests);
 }
 
+void match_step(CacheManager& manager, std::span<Request* const> requests,
+                std::span<std::int32_t> num_cached_tokens) {
+  check_one_each("CacheManager.match_requests", "num_cached_tokens", num_cached_tokens.size(),
+                 requests.size());
+  if (manager.enable_caching()) {
+    Request::hash_pages(requests, manager.hash_page_size(), manager.hasher());
+  }
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    num_cached_tokens[i] = manager.match(*requests[i]);
+  }
+}
+
 StepGrant allocate_step(CacheManager& manager, std::span<Request* const> requests,
                         const StepDemand& step) {
   constexpr auto kOperation = "CacheManager.allocate_step";

@@ -37,6 +37,14 @@ struct StepGrant {
 void check_one_each(const char* operation, const char* name, std::size_t num_entries,
                     std::size_t num_requests);
 
+/// `CacheManager::match` of each request. Pages are hashed for all requests together, which is
+/// faster than one request after the other.
+///
+/// Throws what `match` throws, and `std::invalid_argument` unless there is one count a request; the
+/// cache is not changed by it. Requires that no request is given twice.
+void match_step(CacheManager& manager, std::span<Request* const> requests,
+                std::span<std::int32_t> num_cached_tokens);
+
 /// Makes room for the requests in turn, as `CacheManager::allocate` does, up to the first that does
 /// not fit; for that and those after it nothing is done. One whose cached prefix is not in the
 /// cache any more, since a request before it has taken the pages, does not fit either: match it
