@@ -52,7 +52,7 @@ TEST_F(StepTest, MatchesEachAsAlone) {
   Request longer("longer", tokens_of(33, 100 * 'a'));
   std::vector<Request*> requests = {&same, requests_[1], &salted, requests_[0], &longer};
   std::vector<std::int32_t> counts(requests.size(), -1);
-  match_step(manager_, requests, counts);
+  match_step(manager_, requests, {}, counts);
   EXPECT_THAT(counts, ElementsAre(8, 0, 0, 0, 8)) << "the fourth holds pages";
   for (const Request* request : requests) {
     Request alone("alone", {request->tokens().begin(), request->tokens().end()},
@@ -62,7 +62,8 @@ TEST_F(StepTest, MatchesEachAsAlone) {
     EXPECT_EQ(batch, 0);
     EXPECT_TRUE(std::ranges::equal(hashes, const_cast<Request*>(request)->page_hashes()));
   }
-  EXPECT_THROW(match_step(manager_, requests, std::span(counts).first(2)), std::invalid_argument);
+  EXPECT_THROW(match_step(manager_, requests, {}, std::span(counts).first(2)),
+               std::invalid_argument);
 }
 
 TEST_F(StepTest, MatchesNoneIfOneCannotBeHashed) {
@@ -71,7 +72,7 @@ TEST_F(StepTest, MatchesNoneIfOneCannotBeHashed) {
   Request plain("plain", tokens_of(20, 1));
   Request salted("salted", tokens_of(20, 1), ExtraKeys({}, {}, "salt"));
   std::vector<std::int32_t> counts(2);
-  EXPECT_THAT([&] { match_step(manager, std::array{&plain, &salted}, counts); },
+  EXPECT_THAT([&] { match_step(manager, std::array{&plain, &salted}, {}, counts); },
               ThrowsMessage<std::invalid_argument>(HasSubstr("request 'salted' has extra keys")));
   EXPECT_THROW(plain.page_hashes(), std::invalid_argument) << "hashed by no manager";
 }

@@ -21,6 +21,12 @@ struct RequestLength {
   std::int32_t num_encoder_tokens = 0;    ///< What cross attention looks at.
 };
 
+/// Positions in a row, from `begin` to before `end`.
+struct RowRange {
+  std::int32_t begin = 0;
+  std::int32_t end = 0;
+};
+
 /// What one attention type asks of the pages of its group. Stateless: what requests hold is in
 /// `RequestState`.
 ///
@@ -73,6 +79,13 @@ class GroupPolicy {
   /// Requires a page that those tokens fill.
   virtual bool is_complete(std::int32_t /*page*/, std::int32_t /*num_computed_tokens*/) const {
     return true;
+  }
+
+  /// Pages that hold what the first `num_computed_tokens` tokens left there, and that later tokens
+  /// write to: two requests that go on from there cannot share them. Those before are final. May
+  /// lie behind the end of the row.
+  virtual RowRange rewritten_pages(std::int32_t num_computed_tokens) const {
+    return {num_computed_tokens / page_size_, ceil_div(num_computed_tokens, page_size_)};
   }
 
   /// Whether each token has a slot of its own in the pages.

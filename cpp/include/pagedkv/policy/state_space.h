@@ -44,6 +44,11 @@ class StateSpacePolicy final : public GroupPolicy {
     return keeps_checkpoints_ && (page + 1) * page_size() == num_computed_tokens;
   }
 
+  RowRange rewritten_pages(std::int32_t num_computed_tokens) const override {
+    if (keeps_checkpoints_) return GroupPolicy::rewritten_pages(num_computed_tokens);
+    return {0, 1};
+  }
+
   bool has_slots() const override { return false; }
 
  private:
