@@ -33,22 +33,17 @@ bool CacheManager::has_room(const Request& request, const std::vector<PageRow>& 
   if (taken > num_free || (taken > 0 && taken > num_free - demand.watermark_pages)) return false;
   if (!demand.full_sequence_must_fit) return true;
 
-  // At most what the request takes if nothing is given back on the way, and at most what a group
-  // that gives pages back needs in its last step, if that is as long as this one.
-  const std::int32_t num_tokens = std::min(request.num_tokens(), max_model_len_);
-  const std::int32_t before_last = std::max(num_tokens - demand.num_new_tokens, 0);
-  const RequestLength length{num_tokens, 0, request.num_encoder_tokens()};
+  const RequestLength length{std::min(request.num_tokens(), max_model_len_), 0,
+                             request.num_encoder_tokens()};
   std::int64_t taken_in_all = 0;
   for (GroupId group = 0; group < num_groups(); ++group) {
     const GroupPolicy& policy = coordinator_.policy(group);
     const PageRow& row = rows[index(group)];
     const PageRow::Growth& growth = growths_[index(group)];
     const PageRow::Growth whole = row.plan(policy, length, growth.first_needed);
-    const std::int64_t in_last_step =
-        policy.num_pages_for(length) - policy.first_needed_page(before_last);
-    taken_in_all +=
-        std::max(std::min(num_pages_taken(row, whole, is_new, range), std::int64_t{in_last_step}),
-                 num_pages_taken(row, growth, is_new, range));
+    const std::int64_t most = policy.max_num_pages(length, demand.num_new_tokens);
+    taken_in_all += std::max(std::min(num_pages_taken(row, whole, is_new, range), most),
+                             num_pages_taken(row, growth, is_new, range));
   }
   return taken_in_all <= num_free - demand.watermark_pages;
 }

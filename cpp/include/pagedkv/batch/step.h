@@ -14,9 +14,9 @@ namespace pagedkv {
 /// What the requests of a step need room for, one entry a request.
 struct StepDemand {
   std::span<const std::int32_t> num_new_tokens;
-  std::span<const std::int32_t> num_cached_tokens;  ///< Empty: none of any.
-  std::int32_t num_lookahead_tokens = 0;            ///< Of each.
-  std::span<const ShardId> shards = {};             ///< Where each belongs; empty: anywhere.
+  std::span<const std::int32_t> num_cached_tokens = {};  ///< Empty: none of any.
+  std::int32_t num_lookahead_tokens = 0;                 ///< Of each.
+  std::span<const ShardId> shards = {};                  ///< Where each belongs; empty: anywhere.
   /// For requests that hold no pages yet, as in `Demand`.
   std::int32_t watermark_pages = 0;
   bool full_sequence_must_fit = false;

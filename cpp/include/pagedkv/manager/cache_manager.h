@@ -51,7 +51,8 @@ struct Demand {
   /// are going to need.
   std::int32_t watermark_pages = 0;
   /// Refuse unless all tokens of the request would fit now, as far as each group keeps them, though
-  /// room is made for the new ones alone. The idea is vLLM's (`full_sequence_must_fit`).
+  /// room is made for the new ones alone. Its later steps are taken to be no longer than this one.
+  /// The idea is vLLM's (`full_sequence_must_fit`).
   bool full_sequence_must_fit = false;
   /// The new tokens need not be known yet, and those past `max_model_len` get no room: for
   /// schedulers that plan a step before they know what the last one said.

@@ -28,6 +28,10 @@ class StateSpacePolicy final : public GroupPolicy {
     return saturating_add(last_state(length.num_tokens) + 1, num_speculative_pages_);
   }
 
+  std::int32_t max_num_pages(const RequestLength& length, std::int32_t) const override {
+    return std::min(num_pages_for(length), saturating_add(2, num_speculative_pages_));
+  }
+
   std::int32_t first_written_page(const RequestLength& length) const override {
     return last_state(length.num_tokens);
   }
