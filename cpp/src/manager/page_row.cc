@@ -110,8 +110,14 @@ void PageRow::grow(PagePool& pool, const Growth& growth, ShardId shard) {
 std::int32_t PageRow::cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
                             std::int32_t num_tokens, bool deduplicate) {
   const std::int32_t num_full = std::min(num_tokens / policy.page_size(), size());
+  constexpr std::int32_t kNumPrefetched = 32;
   std::int32_t num_replaced = 0;
+  std::int32_t num_prefetched = num_cached_ + 1;  // a single page would wait all the same
   for (; num_cached_ < num_full; ++num_cached_) {
+    for (const auto end = std::min(num_full, num_cached_ + kNumPrefetched); num_prefetched < end;
+         ++num_prefetched) {
+      pool.prefetch(hashes[num_prefetched], policy.group());
+    }
     PageId& page = pages_[index(num_cached_)];
     if (page == kNullPage || !policy.is_complete(num_cached_, num_tokens)) continue;
     if (pool.is_cached(page)) continue;  // by a request that it was forked from, or forked to
