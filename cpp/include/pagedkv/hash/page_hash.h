@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstring>
 
 namespace pagedkv {
 
@@ -12,7 +13,10 @@ namespace pagedkv {
 struct PageHash {
   std::array<std::byte, 32> bytes{};
 
-  friend bool operator==(const PageHash&, const PageHash&) = default;
+  // A comparison of arrays of std::byte would go byte by byte.
+  friend bool operator==(const PageHash& a, const PageHash& b) {
+    return std::memcmp(a.bytes.data(), b.bytes.data(), sizeof a.bytes) == 0;
+  }
 };
 
 }  // namespace pagedkv

@@ -100,12 +100,9 @@ class PagePool {
     return index_.find(hash, group, shards().pages_of(shard));
   }
 
-  /// Hints that a `find` or `cache` of this key comes soon: the table is fetched from memory
-  /// meanwhile, and by `prefetch_page`, a little later, the page it names.
+  /// Fetches what `cache` of this key needs from memory, without waiting for it. Look-ups gain
+  /// nothing by it: they depend on nothing before them, so the CPU overlaps them by itself.
   void prefetch(const PageHash& hash, GroupId group) const { index_.prefetch(hash, group); }
-  void prefetch_page(const PageHash& hash, GroupId group) const {
-    index_.prefetch_page(hash, group);
-  }
 
   /// Makes the content of a held page findable.
   ///

@@ -45,13 +45,6 @@ class PrefixIndex {
     __builtin_prefetch(&slots_[home(tag_of(hash, group))]);
   }
 
-  /// Fetches the page that the key's place in the table names, if that has the look of the key.
-  void prefetch_page(const PageHash& hash, GroupId group) const {
-    const std::uint32_t tag = tag_of(hash, group);
-    const Slot& slot = slots_[home(tag)];
-    if (slot.tag == tag) __builtin_prefetch(&at(slot.page));
-  }
-
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
   /// not cached, and `group >= 0`.
   void insert(PageId page, const PageHash& hash, GroupId group);
