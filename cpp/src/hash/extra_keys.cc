@@ -43,11 +43,8 @@ PromptEmbeds::PromptEmbeds(std::span<const std::byte> rows, std::size_t num_rows
   digests_.push_back(sha256({}));
 }
 
-PromptEmbeds::PromptEmbeds(std::span<const Sha256Digest> page_digests, std::size_t num_rows,
-                           std::int32_t page_size)
-    : page_size_(page_size),
-      num_rows_(num_rows),
-      digests_(page_digests.begin(), page_digests.end()) {
+PromptEmbeds PromptEmbeds::of_digests(std::span<const Sha256Digest> page_digests,
+                                      std::size_t num_rows, std::int32_t page_size) {
   if (page_size < 1) {
     throw_value_error("PromptEmbeds", "page_size must be at least 1, got ", page_size);
   }
@@ -56,7 +53,10 @@ PromptEmbeds::PromptEmbeds(std::span<const Sha256Digest> page_digests, std::size
     throw_value_error("PromptEmbeds", num_rows, " rows in pages of ", page_size,
                       " must have a digest a page, got ", page_digests.size());
   }
-  digests_.push_back(sha256({}));
+  PromptEmbeds embeds(page_size, num_rows);
+  embeds.digests_.assign(page_digests.begin(), page_digests.end());
+  embeds.digests_.push_back(sha256({}));
+  return embeds;
 }
 
 const Sha256Digest& PromptEmbeds::digest(std::size_t page) const {

@@ -23,7 +23,7 @@ PromptEmbeds get_embeds(ByteReader& reader) {
   for (Sha256Digest& digest : digests) {
     std::ranges::copy(reader.get_raw(digest.size()), digest.begin());
   }
-  return PromptEmbeds(digests, num_rows, page_size);
+  return PromptEmbeds::of_digests(digests, num_rows, page_size);
 }
 
 }  // namespace

@@ -91,8 +91,11 @@ TraceReader::TraceReader(const std::string& path, const char* operation)
     throw std::system_error(errno, std::generic_category(), path);
   }
   size_ = static_cast<std::uint64_t>(size);
-  std::array<std::byte, kFileHeadBytes> head;
-  if (size_ < head.size() || !get(head) ||
+  std::array<std::byte, kFileHeadBytes> head{};
+  if (size_ >= head.size() && !get(head)) {  // a folder, say
+    throw std::system_error(errno, std::generic_category(), path);
+  }
+  if (size_ < head.size() ||
       !std::ranges::equal(std::span(head).first(kMagic.size()),
                           std::as_bytes(std::span(kMagic)))) {
     throw_value_error(operation, "'", path, "' is no op trace");

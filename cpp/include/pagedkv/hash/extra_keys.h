@@ -39,8 +39,8 @@ class PromptEmbeds {
   /// As they were read from a file: the digests of the pages that the rows reach.
   ///
   /// Throws `std::invalid_argument` if `page_size < 1`, unless there is a row, and one digest a page.
-  PromptEmbeds(std::span<const Sha256Digest> page_digests, std::size_t num_rows,
-               std::int32_t page_size);
+  static PromptEmbeds of_digests(std::span<const Sha256Digest> page_digests, std::size_t num_rows,
+                                 std::int32_t page_size);
 
   std::int32_t page_size() const { return page_size_; }
   std::size_t num_rows() const { return num_rows_; }
@@ -56,6 +56,9 @@ class PromptEmbeds {
   friend bool operator==(const PromptEmbeds&, const PromptEmbeds&) = default;
 
  private:
+  PromptEmbeds(std::int32_t page_size, std::size_t num_rows)
+      : page_size_(page_size), num_rows_(num_rows) {}
+
   std::int32_t page_size_;
   std::size_t num_rows_;
   std::vector<Sha256Digest> digests_;  // the last is that of no bytes
