@@ -63,15 +63,14 @@ void assert_no_leaks(const OwningManager& manager) {
   if (holdings.empty()) return;
   std::string names;
   for (const Holding& each : std::span(holdings).first(std::min(holdings.size(), kMostNamed))) {
-    names += (names.empty() ? "'" : ", '") + each.request_id + "' " +
-             std::to_string(each.num_pages);
+    names +=
+        (names.empty() ? "'" : ", '") + each.request_id + "' " + std::to_string(each.num_pages);
   }
   if (holdings.size() > kMostNamed) {
     names += " and " + std::to_string(holdings.size() - kMostNamed) + " more";
   }
-  const std::string message =
-      error_message("CacheManager.assert_no_leaks", holdings.size(), " requests still hold pages: ",
-                    names);
+  const std::string message = error_message("CacheManager.assert_no_leaks", holdings.size(),
+                                            " requests still hold pages: ", names);
   PyErr_SetString(PyExc_AssertionError, message.c_str());
   throw nb::python_error();
 }
@@ -81,7 +80,8 @@ void assert_no_leaks(const OwningManager& manager) {
 void bind_manager_contents(nb::module_& m, nb::class_<OwningManager>& manager) {
   bind_stats(m);
   manager
-      .def("stats", [](const OwningManager& self) { return self.core().stats(); }, R"doc(
+      .def(
+          "stats", [](const OwningManager& self) { return self.core().stats(); }, R"doc(
 What is held now, and what has happened since the manager was made. O(1).
 )doc")
       .def("assert_no_leaks", &assert_no_leaks, R"doc(
@@ -107,7 +107,8 @@ hold count as if every request was freed now. docs/snapshots.md has the format. 
           "restore",
           [](OwningManager& self, nb::bytes snapshot) {
             const std::span bytes(static_cast<const std::byte*>(snapshot.data()), snapshot.size());
-            self.with_core("CacheManager.restore", [&](CacheManager& core) { core.restore(bytes); });
+            self.with_core("CacheManager.restore",
+                           [&](CacheManager& core) { core.restore(bytes); });
           },
           "snapshot"_a, R"doc(
 Makes findable what was cached when ``snapshot`` was made, with the same order of eviction.

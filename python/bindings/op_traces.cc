@@ -70,7 +70,10 @@ void bind_recording(nb::class_<OwningManager>& manager) {
             with_os_errors(path.string(),
                            [&] { self.start_recording(path.string(), flush_each_record); });
           },
-          "path"_a, nb::kw_only(), "flush_each_record"_a = false, R"doc(
+          "path"_a, nb::kw_only(), "flush_each_record"_a = false,
+          nb::sig("def start_recording(self, path: str | os.PathLike[str], *, "
+                  "flush_each_record: bool = False) -> None"),
+          R"doc(
 Writes every call that changes the manager, or answers from what it holds, to a file from now on, with
 its answer. ``replay_ops`` makes the calls again.
 
@@ -110,7 +113,10 @@ Raises:
 void bind_op_traces(nb::module_& m) {
   bind_report(m);
   m.def("replay_ops", &replay, "path"_a, nb::kw_only(), "check"_a = false,
-        "max_pages"_a = ReplayOptions().max_pages, R"doc(
+        "max_pages"_a = ReplayOptions().max_pages,
+        nb::sig("def replay_ops(path: str | os.PathLike[str], *, check: bool = False, "
+                "max_pages: int = 16777216) -> ReplayReport"),
+        R"doc(
 Makes the calls of a trace again, on a manager like the one that it was recorded from, up to the first
 that has another answer.
 

@@ -18,7 +18,13 @@ using testing::ThrowsMessage;
 
 TEST(BytesTest, ReadsWhatWasWritten) {
   ByteWriter writer;
-  std::vector<std::int64_t> values = {0, -1, 1, 63, 64, -64, -65,
+  std::vector<std::int64_t> values = {0,
+                                      -1,
+                                      1,
+                                      63,
+                                      64,
+                                      -64,
+                                      -65,
                                       std::numeric_limits<std::int64_t>::max(),
                                       std::numeric_limits<std::int64_t>::min()};
   Random random(1);
@@ -68,11 +74,13 @@ TEST(BytesTest, RefusesWhatDoesNotFit) {
   expect_failure({255, 255, 255, 255, 255, 255, 255, 255, 255, 2}, uint, "more than 64 bits");
   expect_failure({2}, [](ByteReader& reader) { reader.get_bool(); }, "2 is neither 0 nor 1");
   expect_failure({4, 1}, [](ByteReader& reader) { reader.get_text(); }, "4 items");
-  expect_failure({255, 255, 255, 255, 15}, [](ByteReader& reader) { reader.get_ints(); },
-                 "4294967295 items cannot be in 0 bytes");
+  expect_failure(
+      {255, 255, 255, 255, 15}, [](ByteReader& reader) { reader.get_ints(); },
+      "4294967295 items cannot be in 0 bytes");
   expect_failure({2, 9, 9}, [](ByteReader& reader) { reader.get_count(2); }, "2 items");
-  expect_failure({255, 255, 255, 255, 31},
-                 [](ByteReader& reader) { reader.get_int_as<std::int32_t>(); }, "out of range");
+  expect_failure(
+      {255, 255, 255, 255, 31}, [](ByteReader& reader) { reader.get_int_as<std::int32_t>(); },
+      "out of range");
   expect_failure({1}, [](ByteReader& reader) { reader.check_done(); }, "1 bytes too many");
 }
 

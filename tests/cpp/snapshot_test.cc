@@ -74,14 +74,13 @@ TEST_F(SnapshotTest, ARestoredManagerIsLikeOneThatFreedAll) {
       const ShardId shard = i % (options.num_shards + 1) - 1;
       const std::int32_t hit = before->match(ours, shard);
       ASSERT_EQ(after->match(theirs, shard), hit);
-      const Demand demand{.num_new_tokens = ours.num_tokens() - hit,
-                          .num_cached_tokens = hit,
-                          .shard = shard};
+      const Demand demand{
+          .num_new_tokens = ours.num_tokens() - hit, .num_cached_tokens = hit, .shard = shard};
       ASSERT_EQ(after->allocate(theirs, demand), before->allocate(ours, demand));
       if (!ours.is_allocated()) continue;
       for (GroupId group = 0; group < 2; ++group) {
-        ASSERT_TRUE(std::ranges::equal(after->page_ids(theirs, group),
-                                       before->page_ids(ours, group)));
+        ASSERT_TRUE(
+            std::ranges::equal(after->page_ids(theirs, group), before->page_ids(ours, group)));
       }
       before->commit(ours, ours.num_tokens());
       after->commit(theirs, theirs.num_tokens());
@@ -132,7 +131,8 @@ TEST_F(SnapshotTest, OtherConfigurationsAreNamed) {
   };
   refuse(25, groups_, {}, "the snapshot has num_pages 24, this manager 25");
   refuse(kNumPages, {full_group()}, {}, "the snapshot has a number of groups 2, this manager 1");
-  refuse(kNumPages, {full_group(), window_group(7)}, {}, "group 1 of another spec: sliding_window_6");
+  refuse(kNumPages, {full_group(), window_group(7)}, {},
+         "group 1 of another spec: sliding_window_6");
   refuse(kNumPages, groups_, {.hasher = PageHasher(HashAlgorithm::kPagedkv)},
          "the snapshot has hash algorithm sha256_cbor, this manager pagedkv");
   refuse(kNumPages, groups_, {.hasher = PageHasher(HashAlgorithm::kSha256Cbor, "else")},

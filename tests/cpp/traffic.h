@@ -52,11 +52,10 @@ class Traffic {
   void act(CacheManager& manager) {
     const int choice = random_.below(20);
     if (requests_.empty() || choice == 0) {
-      requests_.emplace_back("r" + std::to_string(num_requests_++), some_tokens(30),
-                             choice == 0 && random_.below(4) == 0
-                                 ? ExtraKeys(std::nullopt, {}, "salt")
-                                 : ExtraKeys(),
-                             random_.below(5));
+      requests_.emplace_back(
+          "r" + std::to_string(num_requests_++), some_tokens(30),
+          choice == 0 && random_.below(4) == 0 ? ExtraKeys(std::nullopt, {}, "salt") : ExtraKeys(),
+          random_.below(5));
       return;
     }
     Request& request = some_request();

@@ -128,12 +128,12 @@ void CacheManager::restore_now(std::span<const std::byte> snapshot) {
     const AnyCacheSpec spec = get_spec(reader);
     const AnyCacheSpec& ours = specs_[static_cast<std::size_t>(group)];
     if (spec == ours) continue;
-    throw_value_error(kOperation, "the snapshot has group ", group, " of another spec: ",
-                      base_of(spec).type_id(), ", this manager ", base_of(ours).type_id());
+    throw_value_error(kOperation, "the snapshot has group ", group,
+                      " of another spec: ", base_of(spec).type_id(), ", this manager ",
+                      base_of(ours).type_id());
   }
   const std::vector<PageId> order = get_order(reader, pool_.num_pages());
-  std::vector<PageContent> contents(
-      reader.get_count(2 + digest_bytes(hasher().algorithm())));
+  std::vector<PageContent> contents(reader.get_count(2 + digest_bytes(hasher().algorithm())));
   for (PageContent& content : contents) {
     content.page = reader.get_int_as<PageId>();
     content.group = reader.get_int_as<GroupId>();

@@ -1,8 +1,8 @@
 #include "pagedkv/spec/spec_bytes.h"
 
 #include <optional>
-#include <type_traits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 

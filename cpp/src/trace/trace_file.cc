@@ -96,8 +96,7 @@ TraceReader::TraceReader(const std::string& path, const char* operation)
     throw std::system_error(errno, std::generic_category(), path);
   }
   if (size_ < head.size() ||
-      !std::ranges::equal(std::span(head).first(kMagic.size()),
-                          std::as_bytes(std::span(kMagic)))) {
+      !std::ranges::equal(std::span(head).first(kMagic.size()), std::as_bytes(std::span(kMagic)))) {
     throw_value_error(operation, "'", path, "' is no op trace");
   }
   const std::uint32_t version = load_little_endian32(head.data() + kMagic.size());

@@ -38,7 +38,8 @@ class PromptEmbeds {
 
   /// As they were read from a file: the digests of the pages that the rows reach.
   ///
-  /// Throws `std::invalid_argument` if `page_size < 1`, unless there is a row, and one digest a page.
+  /// Throws `std::invalid_argument` if `page_size < 1`, unless there is a row, and one digest a
+  /// page.
   static PromptEmbeds of_digests(std::span<const Sha256Digest> page_digests, std::size_t num_rows,
                                  std::int32_t page_size);
 

@@ -10,9 +10,9 @@ namespace pagedkv {
 
 /// What a manager holds now, and what has happened since it was made.
 struct ManagerStats {
-  PageId num_held_pages = 0;     ///< Pages that a request holds now.
-  std::int32_t num_requests = 0;   ///< Requests that hold pages now.
-  std::int32_t peak_requests = 0;  ///< Most requests that held pages at a time.
+  PageId num_held_pages = 0;                ///< Pages that a request holds now.
+  std::int32_t num_requests = 0;            ///< Requests that hold pages now.
+  std::int32_t peak_requests = 0;           ///< Most requests that held pages at a time.
   std::int64_t num_failed_allocations = 0;  ///< Times that `allocate` found too few free pages.
   PoolCounts pool;
 };
