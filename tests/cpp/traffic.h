@@ -73,6 +73,14 @@ class Traffic {
       request.append(some_tokens(4));
       request.truncate(random_.below(request.num_tokens() + 2));
       request.append(some_tokens(2));
+    } else if (choice == 7) {
+      Request& child = requests_.emplace_back(
+          "c" + std::to_string(num_requests_++),
+          std::vector<TokenId>(request.tokens().begin(), request.tokens().end()), ExtraKeys(),
+          request.num_encoder_tokens());
+      if (random_.below(2) == 0) child.append(some_tokens(3));
+      std::vector<PageCopies> copies;
+      [[maybe_unused]] const bool done = manager.fork(request, child, copies);
     } else if (choice < 12 && !request.is_allocated()) {
       Demand demand{.num_lookahead_tokens = random_.below(3), .shard = some_shard(manager)};
       GroupPages pages;
@@ -85,6 +93,8 @@ class Traffic {
       }
       demand.num_new_tokens = random_.below(request.num_tokens() - demand.num_cached_tokens + 2);
       demand.may_be_ahead = random_.below(8) == 0;
+      demand.full_sequence_must_fit = random_.below(4) == 0;
+      demand.watermark_pages = random_.below(3);
       [[maybe_unused]] const bool done = manager.allocate(request, demand);
     } else {
       if (random_.below(3) > 0) request.append(some_tokens(1));

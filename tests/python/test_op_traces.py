@@ -63,7 +63,7 @@ def play_requests(manager, draw):
             salt = draw(st.sampled_from([None, None, "salt"]))
             requests.append(Request(f"r{len(requests)}", tokens, cache_salt=salt))
         request = draw(st.sampled_from(requests))
-        act = draw(st.sampled_from(["match", "admit", "grow", "free", "guess", "drop", "reset"]))
+        act = draw(st.sampled_from(["match", "admit", "grow", "free", "guess", "fork", "drop", "reset"]))
         if act == "match":
             manager.match(request)
         elif act == "admit":
@@ -80,6 +80,10 @@ def play_requests(manager, draw):
             request.append(draw(st.lists(st.integers(0, 1), max_size=3)))
             try_to(request.truncate, draw(st.integers(0, request.num_tokens)))
             request.append([1])
+        elif act == "fork":
+            child = Request(f"c{len(requests)}", request.tokens.tolist())
+            try_to(manager.fork, request, child)
+            requests.append(child)
         elif act == "drop":
             requests.remove(request)
             del request
@@ -201,7 +205,7 @@ def test_a_reader_can_be_written_from_the_documentation(path):
     made, prompt, allocate, granted, tokens, commit, refused, free, freed, end = payloads
 
     assert [made.int(), made.int()] == [16, 64]  # num_pages, max_model_len
-    assert [made.uint() for _ in range(3)] == [1, 1, 0]  # enable_caching, use_eagle, as_easydel
+    assert [made.uint() for _ in range(4)] == [1, 1, 0, 0]  # caching, eagle, as_easydel, deduplicate
     assert made.text() == "sha256_cbor"
     assert made.raw(32) == none_hash()
     assert [made.int(), made.int()] == [4, 2]  # hash_page_size, shards
@@ -219,7 +223,8 @@ def test_a_reader_can_be_written_from_the_documentation(path):
 
     assert [allocate.uint() for _ in range(3)] == [0, 4, 0]  # held elsewhere, code, request
     assert [allocate.int() for _ in range(4)] == [6, 0, 0, -1]  # new, cached, lookahead, shard
-    assert [allocate.uint() for _ in range(3)] == [1, 0, 0]  # stays, may be ahead, no prefix
+    assert [allocate.uint(), allocate.uint()] == [1, 0]  # stays_in_shard, may_be_ahead
+    assert [allocate.int(), allocate.uint(), allocate.uint()] == [0, 0, 0]  # watermark, ..., prefix
     assert allocate.at == len(allocate.data)
 
     assert [granted.uint(), granted.int(), granted.uint(), granted.uint()] == [0, 1, 0, 2]

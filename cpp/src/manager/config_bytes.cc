@@ -42,6 +42,7 @@ void put_config(ByteWriter& writer, const ManagerConfig& config) {
   writer.put_uint(config.options.enable_caching);
   writer.put_uint(config.options.use_eagle);
   writer.put_uint(config.options.as_easydel);
+  writer.put_uint(config.options.deduplicate);
   put_hasher(writer, config.options.hasher);
   writer.put_int(config.options.hash_page_size.value_or(0));
   writer.put_int(config.options.num_shards);
@@ -56,6 +57,7 @@ ManagerConfig get_config(ByteReader& reader) {
   config.options.enable_caching = reader.get_bool();
   config.options.use_eagle = reader.get_bool();
   config.options.as_easydel = reader.get_bool();
+  config.options.deduplicate = reader.get_bool();
   config.options.hasher = get_hasher(reader);
   const auto hash_page_size = reader.get_int_as<std::int32_t>();
   if (hash_page_size != 0) config.options.hash_page_size = hash_page_size;

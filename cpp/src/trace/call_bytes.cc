@@ -14,9 +14,9 @@ namespace {
 
 struct FieldWriter {
   ByteWriter& writer;
-  std::uint64_t request_number;
+  const std::function<std::uint64_t(Request*)>& number_of;
 
-  void operator()(const char*, Request*) { writer.put_uint(request_number); }
+  void operator()(const char*, Request* request) { writer.put_uint(number_of(request)); }
   void operator()(const char*, std::int32_t value) { writer.put_int(value); }
   void operator()(const char*, bool value) { writer.put_uint(value); }
   void operator()(const char*, const std::string& value) { writer.put_text(value); }
@@ -73,6 +73,7 @@ std::optional<ManagerCall> get_coded(std::uint64_t code, FieldReader fields,
     Call read;
     Call::visit(read, fields);
     if constexpr (requires { read.found; }) read.found = &fields.storage.found;
+    if constexpr (requires { read.copies; }) read.copies = &fields.storage.copies;
     call = read;
     return true;
   };
@@ -91,6 +92,15 @@ Request* request_of(const ManagerCall& call) {
       call);
 }
 
+std::vector<Request*> requests_of(const ManagerCall& call) {
+  std::vector<Request*> requests;
+  const auto note = [&]<typename Value>(const char*, const Value& value) {
+    if constexpr (std::is_same_v<Value, Request*>) requests.push_back(value);
+  };
+  std::visit([&]<typename Call>(const Call& each) { Call::visit(each, note); }, call);
+  return requests;
+}
+
 const GroupPages* found_by(const ManagerCall& call) {
   return std::visit(
       [](const auto& each) -> const GroupPages* {
@@ -100,11 +110,12 @@ const GroupPages* found_by(const ManagerCall& call) {
       call);
 }
 
-void put_call(ByteWriter& writer, const ManagerCall& call, std::uint64_t request_number) {
+void put_call(ByteWriter& writer, const ManagerCall& call,
+              const std::function<std::uint64_t(Request*)>& number_of) {
   std::visit(
       [&]<typename Call>(const Call& each) {
         writer.put_uint(Call::kCode);
-        Call::visit(each, FieldWriter{writer, request_number});
+        Call::visit(each, FieldWriter{writer, number_of});
       },
       call);
 }

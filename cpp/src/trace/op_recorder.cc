@@ -128,13 +128,16 @@ void OpRecorder::guarded(Work work) noexcept {
 
 void OpRecorder::before(const ManagerCall& call) noexcept {
   guarded([&] {
-    Request* request = request_of(call);
-    const std::uint64_t number = request == nullptr ? 0 : known(*request).number;
-    const bool is_elsewhere =
-        request != nullptr && request->is_allocated() && !manager_->holds(*request);
+    std::uint64_t held_elsewhere = 0;  // a bit a request
+    std::uint64_t bit = 1;
+    for (Request* request : requests_of(call)) {
+      known(*request);
+      if (request->is_allocated() && !manager_->holds(*request)) held_elsewhere |= bit;
+      bit <<= 1;
+    }
     write(TraceRecord::kCall, [&] {
-      record_.put_uint(is_elsewhere);
-      put_call(record_, call, number);
+      record_.put_uint(held_elsewhere);
+      put_call(record_, call, [&](Request* request) { return known_.at(request).number; });
     });
     ++num_calls_;
   });

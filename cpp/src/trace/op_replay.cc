@@ -32,25 +32,27 @@ auto checked(const ByteReader& reader, Work work) {
   }
 }
 
-// Holds a page for a request, as a manager does that is not in the trace.
+// Holds a page for each of a call's requests, as a manager does that is not in the trace.
 class OtherManager {
  public:
   void hold(Request& request) {
     if (request.is_allocated()) return;
-    held_ = manager_.allocate(request, {.num_new_tokens = 1, .may_be_ahead = true}) ? &request
-                                                                                    : nullptr;
+    if (manager_.allocate(request, {.num_new_tokens = 1, .may_be_ahead = true})) {
+      held_.push_back(&request);
+    }
   }
 
   void release() {
-    if (held_ != nullptr) manager_.free(*std::exchange(held_, nullptr));
+    for (Request* request : held_) manager_.free(*request);
+    held_.clear();
   }
 
  private:
   static CacheGroupSpec group() { return {FullAttentionSpec(1, 1, 1, DType("int8")), {}}; }
 
   std::vector<CacheGroupSpec> groups_ = {group()};
-  CacheManager manager_{2, groups_, 1, {.enable_caching = false}};
-  Request* held_ = nullptr;
+  CacheManager manager_{8, groups_, 1, {.enable_caching = false}};
+  std::vector<Request*> held_;
 };
 
 class Replay final : private ManagerObserver {
@@ -141,19 +143,21 @@ void Replay::change_tokens(ByteReader& reader) {
 
 void Replay::make_call(ByteReader& reader) {
   if (is_unanswered_) reader.fail("a call before the last one is answered");
-  const bool is_elsewhere = reader.get_bool();
+  std::uint64_t held_elsewhere = reader.get_uint();
   CallStorage storage;
   seen_ = nullptr;
-  const auto request_of = [&](std::uint64_t number) {
+  const auto request_numbered = [&](std::uint64_t number) {
     Known& place = known(reader, number);
-    seen_ = &place.rows;
+    if (seen_ == nullptr) seen_ = &place.rows;  // the first is the one that the call is about
     return place.request.get();
   };
-  const ManagerCall call = get_call(reader, request_of, storage);
-  Request* request = pagedkv::request_of(call);
+  const ManagerCall call = get_call(reader, request_numbered, storage);
   reader.check_done();
   call_ = text_of(call);
-  if (is_elsewhere && request != nullptr) other_.hold(*request);
+  for (Request* request : requests_of(call)) {
+    if ((held_elsewhere & 1) != 0) other_.hold(*request);
+    held_elsewhere >>= 1;
+  }
   manager_->set_observer(this);
   try {
     make(*manager_, call);

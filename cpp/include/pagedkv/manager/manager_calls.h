@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "pagedkv/manager/cache_manager.h"
 
@@ -80,6 +81,8 @@ struct AllocateCall {
     field("shard", self.demand.shard);
     field("stays_in_shard", self.demand.stays_in_shard);
     field("may_be_ahead", self.demand.may_be_ahead);
+    field("watermark_pages", self.demand.watermark_pages);
+    field("full_sequence_must_fit", self.demand.full_sequence_must_fit);
     field("prefix", self.demand.prefix);
   }
   void make(CacheManager& manager) const {
@@ -165,8 +168,24 @@ struct RestoreCall {
   void make(CacheManager& manager) const { manager.restore(snapshot); }
 };
 
+struct ForkCall {
+  static constexpr std::string_view kName = "fork";
+  static constexpr std::uint8_t kCode = 12;
+  Request* request = nullptr;  ///< The child.
+  Request* parent = nullptr;
+  std::vector<PageCopies>* copies = nullptr;  ///< Their targets are in the rows of the child.
+
+  static void visit(auto& self, auto&& field) {
+    field("child", self.request);
+    field("parent", self.parent);
+  }
+  void make(CacheManager& manager) const {
+    [[maybe_unused]] const bool has_room = manager.fork(*parent, *request, *copies);
+  }
+};
+
 using ManagerCall = std::variant<MatchCall, FindPrefixCall, FindAgainCall, AllocateCall, CommitCall,
                                  SetNumComputedTokensCall, CacheCall, FreeCall,
-                                 ResetPrefixCacheCall, SetNumShardsCall, RestoreCall>;
+                                 ResetPrefixCacheCall, SetNumShardsCall, RestoreCall, ForkCall>;
 
 }  // namespace pagedkv

@@ -13,7 +13,7 @@ struct ManagerStats {
   PageId num_held_pages = 0;                ///< Pages that a request holds now.
   std::int32_t num_requests = 0;            ///< Requests that hold pages now.
   std::int32_t peak_requests = 0;           ///< Most requests that held pages at a time.
-  std::int64_t num_failed_allocations = 0;  ///< Times that `allocate` found too few free pages.
+  std::int64_t num_failed_allocations = 0;  ///< Times `allocate` or `fork` found too few pages.
   PoolCounts pool;
 };
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "pagedkv/bytes.h"
 #include "pagedkv/manager/manager_calls.h"
@@ -14,15 +15,20 @@ namespace pagedkv {
 struct CallStorage {
   GroupPages prefix;
   GroupPages found;
+  std::vector<PageCopies> copies;
 };
 
 /// The request that a call is about, or null.
 Request* request_of(const ManagerCall& call);
 
+/// All requests that a call names, in the order of its arguments.
+std::vector<Request*> requests_of(const ManagerCall& call);
+
 /// The pages that a call has found, or null.
 const GroupPages* found_by(const ManagerCall& call);
 
-void put_call(ByteWriter& writer, const ManagerCall& call, std::uint64_t request_number);
+void put_call(ByteWriter& writer, const ManagerCall& call,
+              const std::function<std::uint64_t(Request*)>& number_of);
 
 /// The call points into `storage`, and to what `reader` reads. `request_of` gives the request of a
 /// number, or throws. Throws `std::invalid_argument` for an unknown code.

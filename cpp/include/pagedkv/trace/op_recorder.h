@@ -19,7 +19,7 @@ enum class TraceRecord : std::uint8_t {
   kManager = 1,  ///< How the manager was made. The first.
   kRequest = 2,  ///< Number of a request, and what it is made of. Replaces the one of that number.
   kTokens = 3,   ///< Number of a request, how many of its tokens stay, and those after them.
-  kCall = 4,     ///< Whether the request holds pages of another manager (0 or 1), and the call.
+  kCall = 4,     ///< Which requests hold pages of another manager, a bit each, and the call.
   kAnswer = 5,   ///< What came of the call before.
   kEnd = 6,      ///< The number of calls. The last, of a recording that was stopped.
 };
