@@ -128,6 +128,7 @@ Example:
     >>> before.allocate(request, 10)
     True
     >>> before.commit(request, 10)
+    False
     >>> after.restore(before.snapshot())
     >>> after.match(Request("b", range(10)))
     8

@@ -63,7 +63,9 @@ def play_requests(manager, draw):
             salt = draw(st.sampled_from([None, None, "salt"]))
             requests.append(Request(f"r{len(requests)}", tokens, cache_salt=salt))
         request = draw(st.sampled_from(requests))
-        act = draw(st.sampled_from(["match", "admit", "grow", "free", "guess", "fork", "drop", "reset"]))
+        act = draw(
+            st.sampled_from(["match", "admit", "grow", "free", "guess", "fork", "drop", "reset"])
+        )
         if act == "match":
             manager.match(request)
         elif act == "admit":
@@ -205,7 +207,8 @@ def test_a_reader_can_be_written_from_the_documentation(path):
     made, prompt, allocate, granted, tokens, commit, refused, free, freed, end = payloads
 
     assert [made.int(), made.int()] == [16, 64]  # num_pages, max_model_len
-    assert [made.uint() for _ in range(4)] == [1, 1, 0, 0]  # caching, eagle, as_easydel, deduplicate
+    assert [made.uint(), made.uint()] == [1, 1]  # enable_caching, use_eagle
+    assert [made.uint(), made.uint()] == [0, 0]  # as_easydel, deduplicate
     assert made.text() == "sha256_cbor"
     assert made.raw(32) == none_hash()
     assert [made.int(), made.int()] == [4, 2]  # hash_page_size, shards
