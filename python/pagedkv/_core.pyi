@@ -1721,6 +1721,7 @@ class CacheManager:
             >>> before.allocate(request, 10)
             True
             >>> before.commit(request, 10)
+            False
             >>> after.restore(before.snapshot())
             >>> after.match(Request("b", range(10)))
             8
