@@ -1,6 +1,30 @@
 #include "pagedkv/bytes.h"
 
 namespace pagedkv {
+namespace {
+
+// As Unicode defines it: no surrogates, nothing past U+10FFFF, nothing longer than it need be.
+bool is_utf8(std::span<const std::byte> bytes) {
+  for (std::size_t i = 0; i < bytes.size();) {
+    const auto first = std::to_integer<std::uint32_t>(bytes[i++]);
+    if (first < 0x80) continue;
+    const int num_more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
+    if (first < 0xc2 || first > 0xf4 || bytes.size() - i < static_cast<std::size_t>(num_more)) {
+      return false;
+    }
+    std::uint32_t code = first & (0x3fU >> num_more);
+    for (int left = num_more; left > 0; --left) {
+      const auto next = std::to_integer<std::uint32_t>(bytes[i++]);
+      if ((next & 0xc0) != 0x80) return false;
+      code = (code << 6) | (next & 0x3f);
+    }
+    const bool is_longer = (num_more == 2 && code < 0x800) || (num_more == 3 && code < 0x10000);
+    if (is_longer || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return false;
+  }
+  return true;
+}
+
+}  // namespace
 
 std::uint64_t ByteReader::get_uint() {
   std::uint64_t value = 0;
@@ -41,6 +65,7 @@ std::span<const std::byte> ByteReader::get_raw(std::size_t size) {
 
 std::string ByteReader::get_text() {
   const auto bytes = get_bytes();
+  if (!is_utf8(bytes)) fail("a text is not UTF-8");
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 

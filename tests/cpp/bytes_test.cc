@@ -36,6 +36,7 @@ TEST(BytesTest, ReadsWhatWasWritten) {
     writer.put_uint(static_cast<std::uint64_t>(value));
   }
   writer.put_text("a text");
+  writer.put_text("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbf");
   writer.put_ints(std::vector<std::int32_t>{5, -6});
   ByteReader reader("test", writer.bytes());
   for (const std::int64_t value : values) {
@@ -43,6 +44,7 @@ TEST(BytesTest, ReadsWhatWasWritten) {
     EXPECT_EQ(reader.get_uint(), static_cast<std::uint64_t>(value));
   }
   EXPECT_EQ(reader.get_text(), "a text");
+  EXPECT_EQ(reader.get_text(), "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbf");
   EXPECT_THAT(reader.get_ints(), testing::ElementsAre(5, -6));
   EXPECT_NO_THROW(reader.check_done());
 }
@@ -77,6 +79,18 @@ TEST(BytesTest, RefusesWhatDoesNotFit) {
   expect_failure(
       {255, 255, 255, 255, 15}, [](ByteReader& reader) { reader.get_ints(); },
       "4294967295 items cannot be in 0 bytes");
+  const auto text = [](ByteReader& reader) { reader.get_text(); };
+  for (const std::vector<int>& bytes : std::vector<std::vector<int>>{{1, 0x80},
+                                                                     {2, 0xc0, 0x80},
+                                                                     {1, 0xc3},
+                                                                     {2, 0xc3, 'a'},
+                                                                     {3, 0xe0, 0x80, 0x80},
+                                                                     {3, 0xed, 0xa0, 0x80},
+                                                                     {4, 0xf0, 0x80, 0x80, 0x80},
+                                                                     {4, 0xf4, 0x90, 0x80, 0x80},
+                                                                     {1, 0xff}}) {
+    expect_failure(bytes, text, "a text is not UTF-8");
+  }
   expect_failure({2, 9, 9}, [](ByteReader& reader) { reader.get_count(2); }, "2 items");
   expect_failure(
       {255, 255, 255, 255, 31}, [](ByteReader& reader) { reader.get_int_as<std::int32_t>(); },
