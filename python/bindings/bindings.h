@@ -15,5 +15,6 @@ void bind_cache_pages(nb::module_& m);
 void bind_request(nb::module_& m);
 void bind_hash(nb::module_& m);
 void bind_manager(nb::module_& m);
+void bind_op_traces(nb::module_& m);
 
 }  // namespace pagedkv

@@ -371,6 +371,8 @@ Example:
   bind_arrays(manager);
   bind_state(manager);
   bind_scheduler_calls(manager);
+  bind_manager_contents(m, manager);
+  bind_recording(manager);
 }
 
 }  // namespace pagedkv

@@ -12,4 +12,5 @@ NB_MODULE(_core, m) {
   pagedkv::bind_request(m);
   pagedkv::bind_hash(m);
   pagedkv::bind_manager(m);
+  pagedkv::bind_op_traces(m);
 }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -12,7 +13,9 @@
 #include "bindings.h"
 #include "gil.h"
 #include "named_requests.h"
+#include "pagedkv/error.h"
 #include "pagedkv/manager/cache_manager.h"
+#include "pagedkv/trace/op_recorder.h"
 #include "pool.h"
 #include "request_handles.h"
 
@@ -94,6 +97,35 @@ class OwningManager {
     return work(*core_, handles_);
   }
 
+  /// The core, while nobody else uses it.
+  template <typename Work>
+  auto with_core(std::string_view operation, Work work) {
+    const ExclusiveUse use(use_flag_, operation, "manager");
+    return work(*core_);
+  }
+
+  bool is_recording() const { return recorder_ != nullptr; }
+
+  void start_recording(const std::string& path, bool flush_each_record) {
+    constexpr auto kOperation = "CacheManager.start_recording";
+    const ExclusiveUse use(use_flag_, kOperation, "manager");
+    if (is_recording()) throw_value_error(kOperation, "the manager is recorded already");
+    recorder_ = std::make_unique<OpRecorder>(*core_, path, flush_each_record);
+    recording_path_ = path;
+  }
+
+  const std::string& recording_path() const { return recording_path_; }
+
+  /// Returns the number of calls. What goes wrong with the file is thrown, and ends it as well.
+  std::int64_t stop_recording() {
+    constexpr auto kOperation = "CacheManager.stop_recording";
+    const ExclusiveUse use(use_flag_, kOperation, "manager");
+    if (!is_recording()) throw_value_error(kOperation, "the manager is not recorded");
+    const auto recorder = std::exchange(recorder_, nullptr);
+    recorder->stop();
+    return recorder->num_calls();
+  }
+
   /// Lets go of a request that has given its pages back.
   void let_go(Request& request) { held_.erase(&request); }
 
@@ -135,7 +167,15 @@ class OwningManager {
   std::unordered_map<Request*, nb::object> held_;
   NamedRequests named_;
   RequestHandles handles_;
+  std::string recording_path_;
+  std::unique_ptr<OpRecorder> recorder_;  // goes before the core
 };
+
+/// What a manager holds, counted, named and saved: see manager_contents.cc.
+void bind_manager_contents(nb::module_& m, nb::class_<OwningManager>& manager);
+
+/// Recording of its calls: see op_traces.cc.
+void bind_recording(nb::class_<OwningManager>& manager);
 
 /// Methods that take requests of schedulers' own classes: see scheduler_calls.cc.
 void bind_scheduler_calls(nb::class_<OwningManager>& manager);

@@ -17,11 +17,14 @@ from pagedkv._core import ChunkedLocalAttentionSpec as ChunkedLocalAttentionSpec
 from pagedkv._core import CrossAttentionSpec as CrossAttentionSpec
 from pagedkv._core import FullAttentionSpec as FullAttentionSpec
 from pagedkv._core import MambaSpec as MambaSpec
+from pagedkv._core import ManagerStats as ManagerStats
 from pagedkv._core import MultimodalItem as MultimodalItem
 from pagedkv._core import PageHasher as PageHasher
 from pagedkv._core import PagePool as PagePool
 from pagedkv._core import PagePoolView as PagePoolView
 from pagedkv._core import PromptEmbeds as PromptEmbeds
+from pagedkv._core import ReplayDifference as ReplayDifference
+from pagedkv._core import ReplayReport as ReplayReport
 from pagedkv._core import Request as Request
 from pagedkv._core import SinkFullAttentionSpec as SinkFullAttentionSpec
 from pagedkv._core import SlidingWindowSpec as SlidingWindowSpec
@@ -30,6 +33,7 @@ from pagedkv._core import StepGrant as StepGrant
 from pagedkv._core import hash_algorithms as hash_algorithms
 from pagedkv._core import hash_page as hash_page
 from pagedkv._core import none_hash as none_hash
+from pagedkv._core import replay_ops as replay_ops
 from pagedkv.hashing import PageHash as PageHash
 from pagedkv.hashing import PageHashWithGroupId as PageHashWithGroupId
 from pagedkv.hashing import hash_page_tokens as hash_page_tokens

@@ -1,6 +1,7 @@
 """C++ core of pagedkv. Import from `pagedkv`, not from here."""
 
 from collections.abc import Iterable, Sequence
+import os
 from typing import Annotated, Any, overload
 
 import numpy
@@ -1680,6 +1681,87 @@ class CacheManager:
     def create_empty_page_list(self) -> CachePages:
         """Empty lists of pages, one a group."""
 
+    def stats(self) -> ManagerStats:
+        """
+        What is held now, and what has happened since the manager was made. O(1).
+        """
+
+    def assert_no_leaks(self) -> None:
+        """
+        For tests of engines: when all requests are done, none may hold pages.
+
+        Raises:
+          AssertionError: If one does, naming it and the number of its pages.
+        """
+
+    def snapshot(self) -> bytes:
+        """
+        All cached content by its digests, and the order of eviction, as bytes for ``restore``.
+
+        The contents of the page tensors are not among it: save them too, or keep them. Pages that requests
+        hold count as if every request was freed now. docs/snapshots.md has the format. O(pages).
+        """
+
+    def restore(self, snapshot: bytes) -> None:
+        """
+        Makes findable what was cached when ``snapshot`` was made, with the same order of eviction.
+
+        The page tensors must have in each page what they had then. The number of shards may be another one.
+
+        Raises:
+          ValueError: If the bytes are no snapshot, damaged, or of another version; if it was made with other
+            ``num_pages``, groups, hash algorithm, seed or ``hash_page_size``; if caching is off, or anything
+            is held or cached here. Then nothing is done.
+
+        Example:
+
+            >>> spec = FullAttentionSpec(page_size=4, num_kv_heads=1, head_size=64, dtype="bfloat16")
+            >>> before, after = (CacheManager(16, [CacheGroupSpec(spec)], max_model_len=64) for _ in range(2))
+            >>> request = Request("a", range(10))
+            >>> before.allocate(request, 10)
+            True
+            >>> before.commit(request, 10)
+            False
+            >>> after.restore(before.snapshot())
+            >>> after.match(Request("b", range(10)))
+            8
+        """
+
+    def start_recording(self, path: str | os.PathLike[str], *, flush_each_record: bool = False) -> None:
+        """
+        Writes every call that changes the manager, or answers from what it holds, to a file from now on, with
+        its answer. ``replay_ops`` makes the calls again.
+
+        The calls of schedulers' own requests and of whole steps are written as the calls that they are made
+        of. Calls that are refused before they reach the manager's core leave no trace: they do nothing.
+
+        Args:
+          path: Begun anew if it is there.
+          flush_each_record: Hand each record to the system at once, so that none is lost if the process
+            crashes, the call that it crashed in included. Else up to some KiB of the last ones are.
+
+        Raises:
+          ValueError: Unless the manager is as new: nothing held or cached, and pages in their first order. If
+            it is recorded already.
+          OSError: If the file cannot be written.
+        """
+
+    def stop_recording(self) -> int:
+        """
+        Ends the recording.
+
+        Returns:
+          The number of calls that were recorded.
+
+        Raises:
+          ValueError: If the manager is not recorded.
+          OSError: If not all could be written.
+        """
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the calls are written to a file."""
+
 class StepGrant:
     """What the requests of a step were given."""
 
@@ -1717,3 +1799,135 @@ class StepFork:
         """
         Pages to copy before the next step of parents or children: int32 ``[n, 2]``, source and target.
         """
+
+class ManagerStats:
+    """
+    What a `CacheManager` holds now, and what has happened since it was made. A copy: it does not change.
+
+    ``num_pages_allocated + num_pages_reused - num_pages_freed == num_held_pages``.
+    """
+
+    @property
+    def num_held_pages(self) -> int:
+        """Pages that a request holds now."""
+
+    @property
+    def peak_held_pages(self) -> int:
+        """Most pages that were held at a time."""
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that hold pages now."""
+
+    @property
+    def peak_requests(self) -> int:
+        """Most requests that held pages at a time."""
+
+    @property
+    def num_pages_allocated(self) -> int:
+        """Times a free page was handed out empty."""
+
+    @property
+    def num_pages_reused(self) -> int:
+        """Times a free page was held again for what it contains: a hit."""
+
+    @property
+    def num_pages_freed(self) -> int:
+        """Times the last holder gave a page back."""
+
+    @property
+    def num_pages_cached(self) -> int:
+        """Times a page was made findable by the request that computed it."""
+
+    @property
+    def num_pages_evicted(self) -> int:
+        """Times a page lost its content because it was handed out again."""
+
+    @property
+    def num_failed_allocations(self) -> int:
+        """Times that too few pages were free: ``allocate`` returned False."""
+
+    def __repr__(self) -> str: ...
+
+class ReplayDifference:
+    """The first call of a trace that has another answer now."""
+
+    @property
+    def op(self) -> int:
+        """Which call, from 1 on."""
+
+    @property
+    def call(self) -> str:
+        """The call and its arguments."""
+
+    @property
+    def recorded(self) -> str:
+        """The answer in the trace."""
+
+    @property
+    def replayed(self) -> str:
+        """The answer now, or the invariant that does not hold after it."""
+
+    def __repr__(self) -> str: ...
+
+class ReplayReport:
+    """What came of `replay_ops`."""
+
+    @property
+    def num_ops(self) -> int:
+        """Calls whose answers were compared."""
+
+    @property
+    def was_stopped(self) -> bool:
+        """
+        Whether the trace has its end. If not, the process ended while it was recorded.
+        """
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the trace ends in the middle of a record, which was left out."""
+
+    @property
+    def unanswered_call(self) -> str | None:
+        """A last call that the trace has no answer to, or None. It was made."""
+
+    @property
+    def difference(self) -> ReplayDifference | None:
+        """The first call that has another answer now, or None."""
+
+def replay_ops(path: str | os.PathLike[str], *, check: bool = False, max_pages: int = 16777216) -> ReplayReport:
+    """
+    Makes the calls of a trace again, on a manager like the one that it was recorded from, up to the first
+    that has another answer.
+
+    A trace that ends early, because the process did, is replayed as far as it goes. Goes on without
+    Python's lock.
+
+    Args:
+      path: What ``CacheManager.start_recording`` wrote.
+      check: Check the invariants of the manager after each call, which takes time in proportion to its
+        pages.
+      max_pages: Refuse traces of larger pools, which would take 64 bytes a page.
+
+    Raises:
+      ValueError: If the file is no trace, of another version, or damaged, naming the byte; if its pool is
+        too large.
+      OSError: If the file cannot be read.
+
+    Example:
+
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ops.trace")
+        >>> spec = FullAttentionSpec(page_size=4, num_kv_heads=1, head_size=64, dtype="bfloat16")
+        >>> manager = CacheManager(16, [CacheGroupSpec(spec)], max_model_len=64)
+        >>> manager.start_recording(path)
+        >>> request = Request("a", range(10))
+        >>> manager.match(request), manager.allocate(request, 10)
+        (0, True)
+        >>> manager.free(request)
+        >>> manager.stop_recording()
+        3
+        >>> report = replay_ops(path, check=True)
+        >>> report.num_ops, report.was_stopped, report.difference
+        (3, True, None)
+    """

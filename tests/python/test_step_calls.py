@@ -381,7 +381,8 @@ def test_shards_of_a_step():
         handles, np.array([8, 2], np.int32), num_cached_tokens=cached, dp_shards=shards
     )
     assert grant.num_requests == 2
-    assert (manager.page_ids(a) >= 10).all() and (manager.page_ids(b) < 10).all()
+    assert (manager.page_ids(a) >= 10).all()
+    assert (manager.page_ids(b) < 10).all()
     for bad, error, message in [
         ([0, 2], IndexError, r"shard must be in \[0, 2\), got 2"),
         ([0], ValueError, "dp_shards must have one entry a request, got 1 for 2"),

@@ -6,6 +6,7 @@
 
 #include "pagedkv/error.h"
 #include "pagedkv/hash/cbor.h"
+#include "pagedkv/math.h"
 
 namespace pagedkv {
 namespace {
@@ -40,6 +41,22 @@ PromptEmbeds::PromptEmbeds(std::span<const std::byte> rows, std::size_t num_rows
     digests_.push_back(sha256(rows.first(std::min(page_bytes, rows.size()))));
   }
   digests_.push_back(sha256({}));
+}
+
+PromptEmbeds PromptEmbeds::of_digests(std::span<const Sha256Digest> page_digests,
+                                      std::size_t num_rows, std::int32_t page_size) {
+  if (page_size < 1) {
+    throw_value_error("PromptEmbeds", "page_size must be at least 1, got ", page_size);
+  }
+  if (num_rows == 0 ||
+      page_digests.size() != ceil_div(num_rows, static_cast<std::size_t>(page_size))) {
+    throw_value_error("PromptEmbeds", num_rows, " rows in pages of ", page_size,
+                      " must have a digest a page, got ", page_digests.size());
+  }
+  PromptEmbeds embeds(page_size, num_rows);
+  embeds.digests_.assign(page_digests.begin(), page_digests.end());
+  embeds.digests_.push_back(sha256({}));
+  return embeds;
 }
 
 const Sha256Digest& PromptEmbeds::digest(std::size_t page) const {

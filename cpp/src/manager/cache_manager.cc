@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "pagedkv/error.h"
+#include "pagedkv/manager/manager_observer.h"
 #include "pagedkv/math.h"
 
 namespace pagedkv {
@@ -39,6 +40,7 @@ CacheManager::CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_
       max_model_len_(max_model_len),
       new_rows_(index(num_groups())),
       growths_(index(num_groups())) {
+  for (const CacheGroupSpec& group : kv_cache_groups) specs_.push_back(group.kv_cache_spec);
   set_num_shards(options.num_shards);
 }
 
@@ -78,6 +80,7 @@ RequestState& CacheManager::attach(Request& request) {
   free_states_.pop_back();
   RequestState& state = states_[index(request.state_)];
   state.request = &request;
+  peak_requests_ = std::max(peak_requests_, num_requests());
   return state;
 }
 
@@ -94,6 +97,9 @@ void CacheManager::detach(Request& request) {
 }
 
 void CacheManager::set_num_shards(std::int32_t num_shards) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, SetNumShardsCall{num_shards}, [&] { set_num_shards(num_shards); });
+  }
   if (num_shards == pool_.shards().size()) return;
   pool_.set_num_shards(num_shards);
   for (RequestState& state : states_) state.shard = shard_of(state.rows, pool_.shards());
@@ -101,6 +107,10 @@ void CacheManager::set_num_shards(std::int32_t num_shards) {
 
 std::int32_t CacheManager::find_prefix(Request& request, std::int32_t max_tokens, ShardId shard,
                                        GroupPages& pages) const {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, FindPrefixCall{&request, max_tokens, shard, &pages},
+                    [&] { return find_prefix(request, max_tokens, shard, pages); });
+  }
   check_shard("CacheManager.match", shard);
   pages.assign(index(num_groups()), {});
   if (!enable_caching()) return 0;
@@ -115,6 +125,9 @@ std::int32_t CacheManager::find_prefix(Request& request, std::int32_t max_tokens
 }
 
 std::int32_t CacheManager::match(Request& request, ShardId shard) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, MatchCall{&request, shard}, [&] { return match(request, shard); });
+  }
   const std::int32_t max_tokens = request.is_allocated() ? 0 : request.num_tokens() - 1;
   return find_prefix(request, max_tokens, shard, hit_);
 }
@@ -126,9 +139,15 @@ void CacheManager::match_shards(Request& request, std::span<std::int32_t> num_to
 
 std::int32_t CacheManager::find_again(Request& request, std::int32_t num_tokens, ShardId shard,
                                       GroupPages& pages) const {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, FindAgainCall{&request, num_tokens, shard, &pages},
+                    [&] { return find_again(request, num_tokens, shard, pages); });
+  }
   pages.assign(index(num_groups()), {});
-  if (!enable_caching() || num_tokens == 0) return 0;
+  if (!enable_caching() || num_tokens <= 0) return 0;
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
+  num_tokens = static_cast<std::int32_t>(
+      std::min(std::int64_t{num_tokens}, std::ssize(hashes) * hash_page_size()));
   return coordinator_.find_longest_hit({pool_, shard}, hashes, num_tokens, 0, pages);
 }
 
@@ -201,6 +220,10 @@ void CacheManager::note_next_full(RequestState& state) const {
 }
 
 bool CacheManager::allocate(Request& request, const Demand& demand) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, AllocateCall{&request, demand},
+                    [&] { return allocate(request, demand); });
+  }
   check_shard("CacheManager.allocate", demand.shard);
   if (is_quiet(request, demand)) {
     std::int32_t& room = states_[index(request.state_)].num_allocated_tokens;
@@ -232,7 +255,10 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
     const CommonShard common = is_sure ? state->shard : shard_of(rows, pool_.shards());
     if (common.get() != kAnyShard) shard = common.get();
   }
-  if (!has_room(request, rows, demand, shard)) return false;
+  if (!has_room(request, rows, demand, shard)) {
+    ++num_failed_allocations_;
+    return false;
+  }
 
   if (is_new) {
     state = &attach(request);
@@ -260,11 +286,19 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
 }
 
 bool CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, CommitCall{&request, num_computed_tokens},
+                    [&] { return commit(request, num_computed_tokens); });
+  }
   check_commit(request, num_computed_tokens);
   return commit_checked(request, num_computed_tokens);
 }
 
 bool CacheManager::commit_checked(Request& request, std::int32_t num_computed_tokens) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, CommitCall{&request, num_computed_tokens},
+                    [&] { return commit_checked(request, num_computed_tokens); });
+  }
   RequestState& state = states_[index(request.state_)];
   const bool has_changed = cache_full_pages(request, state, num_computed_tokens);
   request.num_computed_tokens_ = num_computed_tokens;
@@ -272,6 +306,10 @@ bool CacheManager::commit_checked(Request& request, std::int32_t num_computed_to
 }
 
 void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_computed_tokens) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, SetNumComputedTokensCall{&request, num_computed_tokens},
+                    [&] { set_num_computed_tokens(request, num_computed_tokens); });
+  }
   constexpr auto kOperation = "CacheManager.set_num_computed_tokens";
   RequestState& state = state_of(kOperation, request);
   check_room(kOperation, request, state, num_computed_tokens);
@@ -290,6 +328,10 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
 }
 
 void CacheManager::cache(Request& request, std::int32_t num_tokens, const char* operation) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, CacheCall{&request, num_tokens, operation},
+                    [&] { cache(request, num_tokens, operation); });
+  }
   RequestState& state = state_of(operation, request);
   check_room(operation, request, state, num_tokens);
   check_known(operation, request, num_tokens);
@@ -313,15 +355,37 @@ bool CacheManager::cache_full_pages(Request& request, RequestState& state,
   return num_replaced > 0;
 }
 
-void CacheManager::free(Request& request) {
-  RequestState& state = state_of("CacheManager.free", request);
-  scratch_.clear();
-  for (const PageRow& row : state.rows) {
-    std::copy_if(row.pages().rbegin(), row.pages().rend(), std::back_inserter(scratch_),
+// The order in which a request gives its pages back.
+void CacheManager::append_last_first(std::span<const PageRow> rows, std::vector<PageId>& pages) {
+  for (const PageRow& row : rows) {
+    std::copy_if(row.pages().rbegin(), row.pages().rend(), std::back_inserter(pages),
                  [](PageId page) { return page != kNullPage; });
   }
+}
+
+void CacheManager::free(Request& request) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, FreeCall{&request}, [&] { free(request); });
+  }
+  RequestState& state = state_of("CacheManager.free", request);
+  scratch_.clear();
+  append_last_first(state.rows, scratch_);
   pool_.free(scratch_);
   detach(request);
+}
+
+bool CacheManager::reset_prefix_cache() {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, ResetPrefixCacheCall{}, [&] { return reset_prefix_cache(); });
+  }
+  return pool_.reset_prefix_cache();
+}
+
+void CacheManager::restore(std::span<const std::byte> snapshot) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, RestoreCall{snapshot}, [&] { restore_now(snapshot); });
+  }
+  restore_now(snapshot);
 }
 
 std::span<const PageId> CacheManager::page_ids(const Request& request, GroupId group) const {
@@ -352,6 +416,23 @@ std::int32_t CacheManager::num_changes(const Request& request) const {
 
 std::int32_t CacheManager::num_allocated_tokens(const Request& request) const {
   return request.owner_ == this ? states_[index(request.state_)].num_allocated_tokens : 0;
+}
+
+ManagerStats CacheManager::stats() const {
+  return {pool_.num_held_pages(), num_requests(), peak_requests_, num_failed_allocations_,
+          pool_.counts()};
+}
+
+std::vector<Holding> CacheManager::holdings() const {
+  std::vector<Holding> holdings;
+  std::vector<PageId> pages;
+  for (const RequestState& state : states_) {
+    if (state.request == nullptr) continue;
+    pages.clear();
+    append_last_first(state.rows, pages);
+    holdings.push_back({state.request->request_id(), static_cast<std::int32_t>(pages.size())});
+  }
+  return holdings;
 }
 
 }  // namespace pagedkv

@@ -2,6 +2,7 @@
 
 #include "pagedkv/error.h"
 #include "pagedkv/manager/cache_manager.h"
+#include "pagedkv/manager/manager_observer.h"
 
 namespace pagedkv {
 
@@ -34,6 +35,10 @@ void CacheManager::check_fork(const Request& parent, const Request& child) const
 }
 
 bool CacheManager::fork(Request& parent, Request& child, std::vector<PageCopies>& copies) {
+  if (observer_ != nullptr) [[unlikely]] {
+    return observed(observer_, ForkCall{&child, &parent, &copies},
+                    [&] { return fork(parent, child, copies); });
+  }
   check_fork(parent, child);
   const std::int32_t num_computed = parent.num_computed_tokens();
   const auto& rows = states_[static_cast<std::size_t>(parent.state_)].rows;
@@ -45,7 +50,10 @@ bool CacheManager::fork(Request& parent, Request& child, std::vector<PageCopies>
   for (GroupId group = 0; group < num_groups(); ++group) {
     num_copies += row_of(parent, group).num_pages_copied(rewritten_by(group));
   }
-  if (num_copies > pool_.num_free_pages(shard)) return false;
+  if (num_copies > pool_.num_free_pages(shard)) {
+    ++num_failed_allocations_;
+    return false;
+  }
 
   copies.assign(static_cast<std::size_t>(num_groups()), {});
   if (!child.chain_ && parent.chain_) {

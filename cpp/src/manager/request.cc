@@ -56,8 +56,14 @@ void Request::check_truncate(std::int32_t num_tokens) const {
 
 void Request::truncate(std::int32_t num_tokens) {
   check_truncate(num_tokens);
+  if (history_) history_->cuts.push_back(num_tokens);
   tokens_.resize(static_cast<std::size_t>(num_tokens));
   if (chain_) chain_->truncate(static_cast<std::size_t>(num_tokens / chain_->page_size()));
+}
+
+std::shared_ptr<const RequestHistory> Request::history() {
+  if (!history_) history_ = std::make_shared<RequestHistory>();
+  return history_;
 }
 
 bool Request::is_hashed_with(std::int32_t page_size, const PageHasher& hasher) const {

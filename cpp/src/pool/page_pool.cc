@@ -85,18 +85,23 @@ bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
       at(page).ref_count = 1;
       if (!at(page).is_cached()) continue;
       index_.remove(page);
-      ++num_evictions_;
+      ++counts_.num_evicted;
     }
     out = out.subspan(some.size());
   }
+  counts_.num_allocated += static_cast<std::int64_t>(out.size());
+  note_peak();
   return true;
 }
 
 void PagePool::hold(std::span<const PageId> pages) {
   for (PageId page : pages) check_page("PagePool.hold", page);
   for (PageId page : pages) {
-    if (at(page).ref_count++ == 0) free_pages_.remove(page);
+    if (at(page).ref_count++ > 0) continue;
+    free_pages_.remove(page);
+    ++counts_.num_reused;
   }
+  note_peak();
 }
 
 void PagePool::free(std::span<const PageId> pages) {
@@ -110,7 +115,9 @@ void PagePool::free(std::span<const PageId> pages) {
                       at(pages[i]).ref_count > 0 ? " that many times" : "");
   }
   for (PageId page : pages) {
-    if (at(page).ref_count == 0 && !free_pages_.contains(page)) free_pages_.push_back(page);
+    if (at(page).ref_count > 0 || free_pages_.contains(page)) continue;
+    free_pages_.push_back(page);
+    ++counts_.num_freed;
   }
 }
 
@@ -124,6 +131,7 @@ void PagePool::cache(PageId page, const PageHash& hash, GroupId group) {
   }
   if (group < 0) throw_value_error("PagePool.cache", "group must be >= 0, got ", group);
   index_.insert(page, hash, group);
+  ++counts_.num_cached;
 }
 
 bool PagePool::reset_prefix_cache() {
@@ -132,9 +140,58 @@ bool PagePool::reset_prefix_cache() {
   return true;
 }
 
+std::vector<PageContent> PagePool::contents() const {
+  std::vector<PageContent> contents;
+  for (const PageId page : index_.in_order()) {
+    contents.push_back({page, at(page).group, at(page).hash});
+  }
+  return contents;
+}
+
+void PagePool::restore(std::span<const PageId> order, std::span<const PageContent> contents) {
+  constexpr auto kOperation = "PagePool.restore";
+  if (num_held_pages() > 0 || num_cached_pages() > 0) {
+    throw_value_error(kOperation, "the pool must be empty, ", num_held_pages(),
+                      " pages are held and ", num_cached_pages(), " cached");
+  }
+  std::vector<bool> is_known(pages_.size(), false);
+  const auto note = [&](PageId page) {
+    if (page <= kNullPage || page >= num_pages()) {
+      throw_value_error(kOperation, "page must be in [1, ", num_pages(), "), got ", page);
+    }
+    if (is_known[static_cast<std::size_t>(page)]) {
+      throw_value_error(kOperation, "page ", page, " is there twice");
+    }
+    is_known[static_cast<std::size_t>(page)] = true;
+  };
+  for (const PageId page : order) note(page);
+  if (order.size() != pages_.size() - 1) {
+    throw_value_error(kOperation, "the order has ", order.size(), " of ", num_pages() - 1,
+                      " pages");
+  }
+  is_known.assign(pages_.size(), false);
+  for (const PageContent& content : contents) {
+    note(content.page);
+    if (content.group < 0) {
+      throw_value_error(kOperation, "group must be >= 0, got ", content.group);
+    }
+  }
+  for (const PageId page : order) {
+    free_pages_.remove(page);
+    free_pages_.push_back(page);
+  }
+  for (const PageContent& content : contents) {
+    index_.insert(content.page, content.hash, content.group);
+  }
+}
+
 void PagePool::check_invariants() const {
   free_pages_.check_invariants();
   index_.check_invariants();
+  if (counts_.num_allocated + counts_.num_reused - counts_.num_freed != num_held_pages()) {
+    throw_broken("PagePool", "counts ", counts_.num_allocated, " allocated, ", counts_.num_reused,
+                 " reused and ", counts_.num_freed, " freed, but ", num_held_pages(), " held");
+  }
   const Page& null_page = at(kNullPage);
   if (null_page.ref_count != 0 || null_page.is_cached() || free_pages_.contains(kNullPage)) {
     throw_broken("PagePool", "the null page is in use");

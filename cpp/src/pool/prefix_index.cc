@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "pagedkv/error.h"
 
 namespace pagedkv {
+
 PrefixIndex::PrefixIndex(std::span<Page> pages)
     : pages_(pages), slots_(pages.size() + pages.size() / 2 + 2) {}
 
@@ -94,6 +96,20 @@ void PrefixIndex::clear() {
   }
   std::ranges::fill(slots_, Slot{});
   num_keys_ = num_pages_ = 0;
+}
+
+std::vector<PageId> PrefixIndex::in_order() const {
+  std::vector<PageId> order;
+  order.reserve(static_cast<std::size_t>(num_pages_));
+  for (PageId page = kNullPage + 1; std::cmp_less(page, pages_.size()); ++page) {
+    if (!at(page).is_cached() || find(at(page).hash, at(page).group) != page) continue;
+    PageId duplicate = page;
+    do {
+      order.push_back(duplicate);
+      duplicate = at(duplicate).duplicate_next;
+    } while (duplicate != page);
+  }
+  return order;
 }
 
 void PrefixIndex::check_invariants() const {

@@ -3,6 +3,7 @@
 import typer
 
 from .generate import generate
+from .replay_ops import replay_ops
 
 app = typer.Typer(
     name="pagedkv",
@@ -12,8 +13,4 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
-
-
-@app.callback()
-def commands() -> None:
-    """Keeps `generate` a command by name, however few there are."""
+app.command()(replay_ops)

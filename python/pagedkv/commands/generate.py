@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +34,7 @@ class Server:
     page_size: int
     batch_size: int
     chunk_size: int
+    record: Path | None = None  # file for the calls on an engine's manager
 
     def start(self, *, prefix_cache: bool) -> Engine:
         return Engine(
@@ -43,6 +46,17 @@ class Server:
             chunk_size=self.chunk_size,
             prefix_cache=prefix_cache,
         )
+
+    @contextmanager
+    def recorded(self, engine: Engine) -> Iterator[None]:
+        if self.record is None:
+            yield
+            return
+        engine.manager.start_recording(self.record)
+        try:
+            yield
+        finally:
+            engine.manager.stop_recording()
 
 
 def generate(
@@ -82,6 +96,10 @@ def generate(
         ),
     ] = None,
     page_size: Annotated[int, typer.Option(help="Tokens of a page.")] = 16,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Write every call on the cache manager to this file, for replay-ops."),
+    ] = None,
 ) -> None:
     """Serve a real model with continuous batching on a paged KV cache.
 
@@ -93,6 +111,8 @@ def generate(
     """
     if prompt is not None and compare:
         _refuse("--compare serves the visitors' questions: leave --prompt out")
+    if record is not None and compare:
+        _refuse("--record writes one run: leave --compare out")
     if max_new_tokens is None:
         max_new_tokens = DEMO_ANSWER_TOKENS if prompt is None else PROMPT_ANSWER_TOKENS
     try:
@@ -100,14 +120,16 @@ def generate(
             paged_model, tokenizer = _load(model)
         if pages is None:
             pages = PAGES_PER_GROUP * paged_model.places.num_groups
-        server = Server(paged_model, tokenizer, pages, page_size, batch_size, chunk_size)
+        server = Server(paged_model, tokenizer, pages, page_size, batch_size, chunk_size, record)
         if prompt is not None:
             alone = replace(server, batch_size=1)
-            _answer(alone.start(prefix_cache=prefix_cache), tokenizer, prompt, max_new_tokens)
+            engine = alone.start(prefix_cache=prefix_cache)
+            with alone.recorded(engine):
+                _answer(engine, tokenizer, prompt, max_new_tokens)
             return
         modes = [False, True] if compare else [prefix_cache]
         runs = [_serve_visitors(server, mode, max_new_tokens) for mode in modes]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         _refuse(str(error))
 
     print_answers(QUESTIONS, [tokenizer.decode(answer) for answer in runs[-1].answers])
@@ -134,7 +156,7 @@ def _serve_visitors(server: Server, prefix_cache: bool, max_new_tokens: int) -> 
         for i, q in enumerate(QUESTIONS)
     ]
     title = "with prefix cache" if prefix_cache else "without prefix cache"
-    with track(title, engine, generations) as update:
+    with server.recorded(engine), track(title, engine, generations) as update:
         while engine.has_work:
             engine.step()
             update()

@@ -36,8 +36,20 @@ class PromptEmbeds {
   /// Throws `std::invalid_argument` if `page_size < 1`, or if `rows` is empty or does not divide.
   PromptEmbeds(std::span<const std::byte> rows, std::size_t num_rows, std::int32_t page_size);
 
+  /// As they were read from a file: the digests of the pages that the rows reach.
+  ///
+  /// Throws `std::invalid_argument` if `page_size < 1`, unless there is a row, and one digest a
+  /// page.
+  static PromptEmbeds of_digests(std::span<const Sha256Digest> page_digests, std::size_t num_rows,
+                                 std::int32_t page_size);
+
   std::int32_t page_size() const { return page_size_; }
   std::size_t num_rows() const { return num_rows_; }
+
+  /// Digests of the pages that the rows reach.
+  std::span<const Sha256Digest> page_digests() const {
+    return std::span(digests_).first(digests_.size() - 1);
+  }
 
   /// SHA-256 of the embeddings of page `page`: of no bytes at all, past the last of them.
   const Sha256Digest& digest(std::size_t page) const;
@@ -45,6 +57,9 @@ class PromptEmbeds {
   friend bool operator==(const PromptEmbeds&, const PromptEmbeds&) = default;
 
  private:
+  PromptEmbeds(std::int32_t page_size, std::size_t num_rows)
+      : page_size_(page_size), num_rows_(num_rows) {}
+
   std::int32_t page_size_;
   std::size_t num_rows_;
   std::vector<Sha256Digest> digests_;  // the last is that of no bytes

@@ -53,6 +53,9 @@ class PageHasher {
                       std::string_view seed = kDefaultHashSeed)
       : algorithm_(algorithm), root_(none_hash(seed, algorithm)) {}
 
+  /// The hasher of a known root, as when it is read from a file.
+  PageHasher(HashAlgorithm algorithm, const PageHash& root) : algorithm_(algorithm), root_(root) {}
+
   HashAlgorithm algorithm() const { return algorithm_; }
 
   /// The parent of a first page.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -8,6 +9,7 @@
 
 #include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/manager/coordinator.h"
+#include "pagedkv/manager/manager_stats.h"
 #include "pagedkv/manager/page_row.h"
 #include "pagedkv/manager/request.h"
 #include "pagedkv/manager/request_state.h"
@@ -16,6 +18,8 @@
 #include "pagedkv/types.h"
 
 namespace pagedkv {
+
+class ManagerObserver;
 
 /// What a manager can do besides the plain thing.
 struct CacheManagerOptions {
@@ -96,6 +100,18 @@ class CacheManager {
   bool deduplicate() const { return options_.deduplicate; }
   const PageHasher& hasher() const { return options_.hasher; }
 
+  /// As they were given.
+  const CacheManagerOptions& options() const { return options_; }
+
+  /// What the layers of each group keep.
+  std::span<const AnyCacheSpec> specs() const { return specs_; }
+
+  /// Tells `observer` of each call from now on; nobody, if it is null. It must outlive the
+  /// manager, or be taken back.
+  void set_observer(ManagerObserver* observer) { observer_ = observer; }
+
+  bool is_observed() const { return observer_ != nullptr; }
+
   /// Tokens of the pages that requests are hashed in.
   std::int32_t hash_page_size() const { return coordinator_.hash_page_size(); }
 
@@ -107,6 +123,15 @@ class CacheManager {
 
   /// Requests that hold pages.
   std::int32_t num_requests() const;
+
+  /// Whether `request` holds pages of this manager.
+  bool holds(const Request& request) const { return request.owner_ == this; }
+
+  /// What is held now, and what has happened so far.
+  ManagerStats stats() const;
+
+  /// The requests that hold pages, and how many each.
+  std::vector<Holding> holdings() const;
 
   /// Deals the pages out to `num_shards` shards. O(pages), unless there are that many already.
   ///
@@ -241,7 +266,19 @@ class CacheManager {
   std::int32_t num_allocated_tokens(const Request& request) const;
 
   /// Forgets all cached content. Returns false and does nothing while a request holds pages.
-  bool reset_prefix_cache() { return pool_.reset_prefix_cache(); }
+  bool reset_prefix_cache();
+
+  /// All cached content, and in which order the pages are evicted, as bytes: docs/snapshots.md has
+  /// the format. What is held counts as if every request was freed now, in the order of their
+  /// places in the manager. O(pages).
+  std::vector<std::byte> snapshot() const;
+
+  /// Makes findable what was cached when `snapshot` was made, and evicts in the order it has. The
+  /// tensors must have in each page what they had then. O(pages).
+  ///
+  /// Throws `std::invalid_argument` for bytes that are no whole snapshot, if it was made with other
+  /// pages, groups or hashing, or if anything is held or cached here; then nothing is done.
+  void restore(std::span<const std::byte> snapshot);
 
   /// Throws `std::logic_error` naming what does not hold. For tests.
   void check_invariants() const;
@@ -269,13 +306,20 @@ class CacheManager {
                 ShardId shard) const;
   RequestState& attach(Request& request);
   void detach(Request& request);
+  void restore_now(std::span<const std::byte> snapshot);
+  std::vector<PageId> order_of_eviction() const;
+  static void append_last_first(std::span<const PageRow> rows, std::vector<PageId>& pages);
 
   CacheManagerOptions options_;
+  std::vector<AnyCacheSpec> specs_;
   Coordinator coordinator_;
   PagePool pool_;
   std::int32_t max_model_len_;
   std::vector<RequestState> states_;
   std::vector<std::int32_t> free_states_;
+  mutable ManagerObserver* observer_ = nullptr;
+  std::int32_t peak_requests_ = 0;
+  std::int64_t num_failed_allocations_ = 0;
   GroupPages hit_;                        // scratch of match and allocate
   std::vector<PageRow> new_rows_;         // scratch of allocate: the rows of a new request
   std::vector<PageRow::Growth> growths_;  // scratch of allocate

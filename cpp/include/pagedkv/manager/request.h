@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,6 +17,13 @@
 namespace pagedkv {
 
 class CacheManager;
+
+/// What has happened to the tokens of a request besides that some were appended, since somebody
+/// first asked.
+struct RequestHistory {
+  /// How many tokens each `truncate` left.
+  std::vector<std::int32_t> cuts;
+};
 
 /// The tokens of one sequence, what besides them decides its content, and the digests of its full
 /// pages.
@@ -100,6 +108,10 @@ class Request {
   /// for a page that is not full.
   const PageHash& page_hash(std::int32_t page);
 
+  /// For those who keep notes on requests: lives as long as the request does, and so tells it
+  /// from another that gets its address. Made when it is first asked for.
+  std::shared_ptr<const RequestHistory> history();
+
   /// For those who let go of a lock while they hash.
   UseFlag& use_flag() { return use_flag_; }
 
@@ -116,6 +128,7 @@ class Request {
   std::int32_t num_encoder_tokens_;
   UseFlag use_flag_;
   std::optional<PageHashChain> chain_;  // empty until a manager gives the page size
+  std::shared_ptr<RequestHistory> history_;
   std::int32_t num_computed_tokens_ = 0;
   std::int32_t num_shown_tokens_ = 0;  // in pages that others can find, by this request or before
 

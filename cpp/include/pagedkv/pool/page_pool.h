@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -8,7 +9,9 @@
 #include "pagedkv/pool/free_pages.h"
 #include "pagedkv/pool/large_array.h"
 #include "pagedkv/pool/page.h"
+#include "pagedkv/pool/page_content.h"
 #include "pagedkv/pool/page_shards.h"
+#include "pagedkv/pool/pool_counts.h"
 #include "pagedkv/pool/prefix_index.h"
 #include "pagedkv/types.h"
 
@@ -58,7 +61,13 @@ class PagePool {
   PageId num_cached_keys() const { return index_.num_keys(); }
 
   /// Times a page lost its content because it was handed out again.
-  std::int64_t num_evictions() const { return num_evictions_; }
+  std::int64_t num_evictions() const { return counts_.num_evicted; }
+
+  /// What has happened to the pages so far.
+  const PoolCounts& counts() const { return counts_; }
+
+  /// Pages that somebody holds.
+  PageId num_held_pages() const { return num_pages() - 1 - num_free_pages(); }
 
   /// How many requests hold `page`. Throws `std::out_of_range` for a foreign page.
   std::int32_t ref_count(PageId page) const;
@@ -113,6 +122,16 @@ class PagePool {
   /// Forgets the content of every page. Returns false and does nothing while a page is held.
   bool reset_prefix_cache();
 
+  /// What each cached page contains; of duplicates the oldest first. O(pages).
+  std::vector<PageContent> contents() const;
+
+  /// Puts the free pages in the given order, coldest first, and makes `contents` findable, as if
+  /// added in that order. O(pages).
+  ///
+  /// Throws `std::invalid_argument` if a page is held or cached, unless `order` has each page but
+  /// the null page once, and for contents of pages or groups that are not, or of a page twice.
+  void restore(std::span<const PageId> order, std::span<const PageContent> contents);
+
   /// Throws `std::logic_error` naming what does not hold. For tests.
   void check_invariants() const;
 
@@ -120,12 +139,13 @@ class PagePool {
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
   void check_page(const char* operation, PageId page) const;
+  void note_peak() { counts_.peak_held = std::max(counts_.peak_held, num_held_pages()); }
   void check_shard(const char* operation, ShardId shard) const;
 
   LargeArray<Page> pages_;
   FreePages free_pages_;
   PrefixIndex index_;
-  std::int64_t num_evictions_ = 0;
+  PoolCounts counts_;
 };
 
 }  // namespace pagedkv

@@ -55,6 +55,10 @@ class PrefixIndex {
   /// Forgets every page. O(pages).
   void clear();
 
+  /// All pages in the index by rising id, but duplicates right after each other, the oldest first.
+  /// O(pages).
+  std::vector<PageId> in_order() const;
+
   /// Throws `std::logic_error` naming what does not hold. For tests.
   void check_invariants() const;
 
