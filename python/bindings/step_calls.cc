@@ -8,6 +8,7 @@
 
 #include "arrays.h"
 #include "owning_manager.h"
+#include "pagedkv/batch/admission.h"
 #include "pagedkv/batch/batch_tables.h"
 #include "pagedkv/batch/step.h"
 #include "pagedkv/error.h"
@@ -100,6 +101,31 @@ Int32Array match_requests(OwningManager& manager, const HandleArray& handles) {
   return counts;
 }
 
+Int32Array pages_needed(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens,
+                        std::int32_t max_step_tokens, nb::handle num_cached_tokens) {
+  constexpr auto kOperation = "CacheManager.num_pages_needed";
+  const Int32Input counts(num_tokens, kOperation, "num_tokens");
+  std::optional<Int32Input> cached;
+  if (!num_cached_tokens.is_none()) {
+    cached.emplace(num_cached_tokens, kOperation, "num_cached_tokens");
+  }
+  Int32Array needed = new_int32_array({handles.shape(0)});
+  manager.with_handles(kOperation, [&](const CacheManager& core, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), kOperation);
+    check_one_each(kOperation, "num_tokens", counts.size(), requests.size());
+    if (cached) {
+      check_one_each(kOperation, "num_cached_tokens", cached->size(), requests.size());
+    }
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      needed.data()[i] = num_pages_needed(core, *requests[i],
+                                          {.num_tokens = counts[i],
+                                           .num_cached_tokens = cached ? (*cached)[i] : 0,
+                                           .max_step_tokens = max_step_tokens});
+    }
+  });
+  return needed;
+}
+
 StepGrant allocate_requests(OwningManager& manager, const HandleArray& handles,
                             nb::handle num_new_tokens, nb::handle num_cached_tokens,
                             std::int32_t num_lookahead_tokens) {
@@ -143,6 +169,18 @@ void truncate_requests(OwningManager& manager, const HandleArray& handles, nb::h
     check_one_each(kOperation, "num_tokens", counts.size(), requests.size());
     for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->check_truncate(counts[i]);
     for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->truncate(counts[i]);
+  });
+}
+
+Int32Array step_tokens(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens) {
+  constexpr auto kOperation = "CacheManager.next_tokens";
+  const Int32Input counts(num_tokens, kOperation, "num_tokens");
+  return manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
+    const auto requests = read_only(known.resolve(values_of(handles), kOperation));
+    const std::int32_t size = num_next_tokens(requests, counts);
+    Int32Array tokens = new_int32_array({static_cast<std::size_t>(size)});
+    fill_next_tokens(requests, counts, span_of(tokens));
+    return tokens;
   });
 }
 
@@ -235,6 +273,28 @@ Long prompts are hashed and looked up without Python's lock.
 Raises:
   ValueError: As ``match``, and if a handle is of no request, or there twice.
 )doc")
+      .def("num_pages_needed", &pages_needed, "handles"_a.noconvert(), "num_tokens"_a,
+           nb::kw_only(), "max_step_tokens"_a, "num_cached_tokens"_a = nb::none(), R"doc(
+Free pages that are enough to start each request, alone, and to compute its first tokens.
+
+Pages of its prefix that other requests hold cost none; cached ones that nobody holds do. Windows and
+chunks count with the most pages that they hold at a time. The idea is vLLM's: ``full_sequence_must_fit``
+of its ``KVCacheManager.allocate_slots``.
+
+Args:
+  handles: int64 ``[n]``, of requests that hold no pages.
+  num_tokens: int32 ``[n]``: so many tokens of each, from its first one on, which it need not have yet.
+  max_step_tokens: Most tokens of a request that a step computes.
+  num_cached_tokens: int32 ``[n]``, from ``match_requests``; 0 for each if None.
+
+Returns:
+  int32, shape ``[n]``.
+
+Raises:
+  ValueError: If a request holds pages; if ``num_tokens`` is not in 1 to ``max_model_len``; if
+    ``max_step_tokens`` is below 1; if ``num_cached_tokens`` is more than is cached; if there is not
+    one count a request; if a handle is of no request, or there twice.
+)doc")
       .def("allocate_step", &allocate_requests, "handles"_a.noconvert(), "num_new_tokens"_a,
            nb::kw_only(), "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0, R"doc(
 As ``allocate`` for each in turn, up to the first that does not fit.
@@ -285,6 +345,20 @@ As ``free`` for each in turn that holds pages. They keep their handles.
 Raises:
   ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
     manager. Then nothing is done.
+)doc")
+      .def("next_tokens", &step_tokens, "handles"_a.noconvert(), "num_tokens"_a, R"doc(
+The next ``num_tokens[i]`` tokens of each request after its computed ones, back to back.
+
+Args:
+  handles: int64 ``[n]``, from ``add_requests``.
+  num_tokens: int32 ``[n]``, each >= 0.
+
+Returns:
+  A fresh int32 array, shape ``[sum(num_tokens)]``: a token for each slot of ``slot_mapping``.
+
+Raises:
+  ValueError: If a request has fewer tokens; if there is not one count a request; if a handle is of no
+    request, or there twice.
 )doc")
       .def("slot_mapping", &step_slots, "handles"_a.noconvert(), "num_tokens"_a, "group"_a = 0,
            R"doc(

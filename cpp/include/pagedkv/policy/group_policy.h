@@ -60,6 +60,13 @@ class GroupPolicy {
   /// First page that is read when the token after `num_computed_tokens` is computed, or later.
   virtual std::int32_t first_needed_page(std::int32_t /*num_computed_tokens*/) const { return 0; }
 
+  /// Most pages that a request holds at a time until `length` is computed, in steps of at most
+  /// `max_step_tokens`. Never too few; too many only by how steps lie to pages.
+  virtual std::int32_t max_held_pages(const RequestLength& length,
+                                      std::int32_t /*max_step_tokens*/) const {
+    return num_pages_for(length);
+  }
+
   /// Tokens, computed and new, up to which a row of `num_pages` pages neither grows nor gives
   /// pages back, if its first `num_skipped` are given back already. May be too few, never too many:
   /// what it is for is not to plan steps in which nothing happens.
@@ -85,6 +92,11 @@ class GroupPolicy {
   GroupPolicy(GroupId group, std::int32_t page_size) : group_(group), page_size_(page_size) {}
 
   static constexpr std::int32_t kAnyNumTokens = std::numeric_limits<std::int32_t>::max();
+
+  /// Most pages that `num_tokens` tokens in a row can lie in.
+  std::int64_t num_pages_touched(std::int64_t num_tokens) const {
+    return num_tokens < 1 ? 0 : ceil_div(num_tokens - 1, std::int64_t{page_size_}) + 1;
+  }
 
   /// Tokens that `num_pages` pages have slots for; `kAnyNumTokens` if they are more.
   std::int32_t num_slots(std::int32_t num_pages) const {

@@ -36,6 +36,12 @@ class StateSpacePolicy final : public GroupPolicy {
     return last_state(num_computed_tokens);
   }
 
+  /// The state that a step reads and the one it writes, with draft states after each.
+  std::int32_t max_held_pages(const RequestLength& length, std::int32_t) const override {
+    const std::int32_t one = saturating_add(1, num_speculative_pages_);
+    return std::min(keeps_checkpoints_ ? saturating_add(one, one) : one, num_pages_for(length));
+  }
+
   std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t) const override {
     return keeps_checkpoints_ || num_pages == 0 ? 0 : kAnyNumTokens;
   }
