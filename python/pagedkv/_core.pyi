@@ -1223,6 +1223,29 @@ class CacheManager:
           ValueError: As ``match``, and if a handle is of no request, or there twice.
         """
 
+    def num_pages_needed(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object, *, max_step_tokens: int, num_cached_tokens: object | None = None) -> NDArray[numpy.int32]:
+        """
+        Free pages that are enough to start each request, alone, and to compute its first tokens.
+
+        Pages of its prefix that other requests hold cost none; cached ones that nobody holds do. Windows and
+        chunks count with the most pages that they hold at a time. The idea is vLLM's: ``full_sequence_must_fit``
+        of its ``KVCacheManager.allocate_slots``.
+
+        Args:
+          handles: int64 ``[n]``, of requests that hold no pages.
+          num_tokens: int32 ``[n]``: so many tokens of each, from its first one on, which it need not have yet.
+          max_step_tokens: Most tokens of a request that a step computes.
+          num_cached_tokens: int32 ``[n]``, from ``match_requests``; 0 for each if None.
+
+        Returns:
+          int32, shape ``[n]``.
+
+        Raises:
+          ValueError: If a request holds pages; if ``num_tokens`` is not in 1 to ``max_model_len``; if
+            ``max_step_tokens`` is below 1; if ``num_cached_tokens`` is more than is cached; if there is not
+            one count a request; if a handle is of no request, or there twice.
+        """
+
     def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0) -> StepGrant:
         """
         As ``allocate`` for each in turn, up to the first that does not fit.
@@ -1281,6 +1304,22 @@ class CacheManager:
         Raises:
           ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
             manager. Then nothing is done.
+        """
+
+    def next_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object) -> NDArray[numpy.int32]:
+        """
+        The next ``num_tokens[i]`` tokens of each request after its computed ones, back to back.
+
+        Args:
+          handles: int64 ``[n]``, from ``add_requests``.
+          num_tokens: int32 ``[n]``, each >= 0.
+
+        Returns:
+          A fresh int32 array, shape ``[sum(num_tokens)]``: a token for each slot of ``slot_mapping``.
+
+        Raises:
+          ValueError: If a request has fewer tokens; if there is not one count a request; if a handle is of no
+            request, or there twice.
         """
 
     @overload

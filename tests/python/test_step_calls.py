@@ -210,6 +210,80 @@ def test_rejected_guesses_are_taken_off(manager):
     manager.check_invariants()
 
 
+def test_next_tokens_are_those_that_slots_are_for(manager):
+    handles = manager.add_requests([Request("a", range(20, 30)), Request("b", [7, 8, 9])])
+    manager.allocate_step(handles, int32(6, 2))
+    assert manager.next_tokens(handles, int32(6, 2)).tolist() == [20, 21, 22, 23, 24, 25, 7, 8]
+    manager.commit_step(handles, int32(6, 2))
+    manager.append_tokens(handles, int32(77, 99))
+    tokens = manager.next_tokens(handles[::-1].copy(), int32(2, 5))
+    assert (tokens.dtype, tokens.tolist()) == (np.int32, [9, 99, 26, 27, 28, 29, 77])
+    assert manager.next_tokens(handles, int32(0, 0)).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("groups", [[FULL], [BIG, FULL]], ids=["full", "page sizes"])
+def test_pages_needed_are_those_that_a_start_takes(groups, seed):
+    """Whether the prefix is held, waits to be evicted, or is not there."""
+    rng = random.Random(seed)
+    manager = CacheManager(40, groups, max_model_len=64)
+    running = np.array([], np.int64)
+    num_refused = 0
+    for _ in range(80):
+        prompt = [0] * rng.randint(0, 24) + [rng.randint(1, 2)] * rng.randint(1, 9)
+        handles = manager.add_requests([Request("r", prompt)])
+        cached = manager.match_requests(handles)
+        left = int32(len(prompt)) - cached
+        (needed,) = manager.num_pages_needed(
+            handles, [len(prompt)], max_step_tokens=64, num_cached_tokens=cached
+        )
+        free = manager.num_free_pages
+        grant = manager.allocate_step(handles, left, num_cached_tokens=cached)
+        assert grant.num_requests == (needed <= free)
+        if grant.num_requests:
+            assert free - manager.num_free_pages == needed
+            manager.commit_step(handles, left)
+            running = np.concatenate([running, handles])
+        else:
+            num_refused += 1
+            manager.remove_requests(handles)
+        while len(running) and (rng.random() < 0.4 or not grant.num_requests):
+            i = rng.randrange(len(running))
+            manager.remove_requests(running[i : i + 1])
+            running = np.delete(running, i)
+            break
+        manager.check_invariants()
+    assert num_refused
+
+
+def test_pages_needed_of_a_request_that_runs_are_refused(manager):
+    with pytest.raises(ValueError, match="request 'a' holds pages already"):
+        manager.num_pages_needed(started(manager), int32(1, 1), max_step_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"num_tokens": [0, 1]}, "num_tokens must be in [1, max_model_len 64], got 0"),
+        ({"num_tokens": [1, 65]}, "got 65 for request 'b'"),
+        ({"num_tokens": [1]}, "num_tokens must have one entry a request, got 1 for 2"),
+        ({"max_step_tokens": 0}, "max_step_tokens must be >= 1, got 0"),
+        (
+            {"num_cached_tokens": [0]},
+            "num_cached_tokens must have one entry a request, got 1 for 2",
+        ),
+        ({"num_cached_tokens": [0, 3]}, "num_cached_tokens must be a multiple of prefix_unit 4"),
+        ({"num_cached_tokens": [0, 4]}, "only 0 of the first 4 tokens of request 'b' are cached"),
+    ],
+)
+def test_bad_arguments_of_pages_needed_are_refused(manager, arguments, text):
+    handles = manager.add_requests([Request("a", range(12)), Request("b", range(12))])
+    good = {"num_tokens": [12, 12], "max_step_tokens": 4}
+    with pytest.raises(ValueError, match=re.escape(text)):
+        manager.num_pages_needed(handles, **(good | arguments))
+    assert manager.num_pages_needed(handles, **good).tolist() == [3, 3]
+
+
 def test_no_requests_are_a_step_too(manager):
     none = np.array([], np.int64)
     grant = manager.allocate_step(none, int32())
@@ -226,6 +300,8 @@ CALLS = {
     "remove_requests": lambda m, h, _: m.remove_requests(h),
     "match_requests": lambda m, h, _: m.match_requests(h),
     "truncate_requests": lambda m, h, n: m.truncate_requests(h, n),
+    "next_tokens": lambda m, h, n: m.next_tokens(h, n),
+    "num_pages_needed": lambda m, h, n: m.num_pages_needed(h, n, max_step_tokens=1),
     "slot_mapping": lambda m, h, n: m.slot_mapping(h, n),
     "page_table": lambda m, h, _: m.page_table(h),
 }
@@ -273,6 +349,9 @@ def test_handles_and_counts_of_other_types_are_refused(manager, call):
     [
         ("allocate_step", (1,), "num_new_tokens must have one entry a request, got 1 for 2"),
         ("commit_step", (1, 1, 1), "num_new_tokens must have one entry a request, got 3 for 2"),
+        ("next_tokens", (1,), "num_tokens must have one entry a request, got 1 for 2"),
+        ("next_tokens", (1, 11), "request 'b' has 10 tokens to compute, got 11"),
+        ("next_tokens", (-1, 1), "request 'a' has 10 tokens to compute, got -1"),
         ("append_tokens", (), "tokens must have one entry a request, got 0 for 2"),
         ("allocate_step", (1, 0), "num_new_tokens must be >= 1, got 0"),
         ("allocate_step", (1, 2**31 - 1), "request 'b' would have 2147483649 tokens"),
@@ -313,10 +392,19 @@ def test_requests_of_another_manager_are_refused(manager):
     theirs = other.add_requests([request])
     other.allocate_step(theirs, int32(8))
     ours = manager.add_requests([request])
+    take_any = [
+        "append_tokens",
+        "match_requests",
+        "next_tokens",
+        "slot_mapping",
+        "truncate_requests",
+    ]
     for name, call in CALLS.items():
-        if name not in ("append_tokens", "match_requests", "slot_mapping", "truncate_requests"):
+        if name not in (*take_any, "num_pages_needed"):
             with pytest.raises(ValueError, match="request 'a' holds pages of another manager"):
                 call(manager, ours, int32(1))
+    with pytest.raises(ValueError, match="request 'a' holds pages already"):
+        manager.num_pages_needed(ours, int32(8), max_step_tokens=1)
     assert other.page_table(theirs).tolist() == [[1, 2]]
 
 

@@ -154,7 +154,7 @@ def test_answers_do_not_depend_on_the_page_size(
 
 
 @pytest.mark.parametrize(
-    ("num_pages", "prefix_cache"), [(90, False), (70, True)], ids=["no_cache", "cache"]
+    ("num_pages", "prefix_cache"), [(85, False), (85, True)], ids=["no_cache", "cache"]
 )
 def test_answers_survive_preemption(
     hybrid: PagedModel, expected: list[list[int]], num_pages: int, prefix_cache: bool
