@@ -122,7 +122,8 @@ class Scheduler:
 
         Raises:
           ValueError: If an argument is out of range, or if prompt and answer can never fit in the
-            model or in the pool. Then nothing is queued.
+            model or in the pool; for extra keys that the manager's hash algorithm does not take. Then
+            nothing is queued.
         """
         operation = f"[Scheduler.submit] {request.request_id}:"
         num_prompt, limit = request.num_tokens, self.manager.max_model_len
@@ -141,13 +142,17 @@ class Scheduler:
             raise ValueError(f"{operation} the request holds pages already")
         end = num_prompt + max_new_tokens
         handles = self.manager.add_requests([request])
-        needed = self._num_pages_needed(handles, end - 1)  # the last token is never computed
-        if needed > self.manager.num_pages - 1:
+        try:
+            self.manager.match_requests(handles)  # hashes the prompt, or raises for its extra keys
+            needed = self._num_pages_needed(handles, end - 1)  # the last token is never computed
+            if needed > self.manager.num_pages - 1:
+                raise ValueError(
+                    f"{operation} {end} tokens need {needed} pages: "
+                    f"the pool has {self.manager.num_pages - 1} to give"
+                )
+        except ValueError:
             self.manager.remove_requests(handles)
-            raise ValueError(
-                f"{operation} {end} tokens need {needed} pages: "
-                f"the pool has {self.manager.num_pages - 1} to give"
-            )
+            raise
         handle = int(handles[0])
         self._requests[handle] = request, num_prompt, end
         heapq.heappush(self._waiting, (priority, self._num_submitted, handle))

@@ -89,8 +89,11 @@ class Server:
         return handle
 
     def step(self) -> Step:
-        had_work = self.scheduler.has_work
+        had_work, num_preemptions = self.scheduler.has_work, self.scheduler.num_preemptions
+        ran = {h for h, (request, *_) in self.requests.items() if request.is_allocated}
         step = self.scheduler.schedule()
+        if self.scheduler.num_preemptions > num_preemptions:
+            assert ran.issuperset(step.handles.tolist()), "nobody is started when the pool is full"
         self.manager.check_invariants()
         self.num_steps += 1
         assert (len(step.handles) > 0) == had_work, "whoever can run alone runs"
@@ -486,6 +489,16 @@ def test_a_request_that_can_never_run_is_refused(
         server.scheduler.submit(request, **({"max_new_tokens": 1} | options))
     assert not server.scheduler.has_work
     assert len(server.manager.add_requests([request])) == 1, "it has got no handle"
+
+
+def test_extra_keys_that_cannot_be_hashed_are_refused() -> None:
+    manager = CacheManager(30, [FULL], MAX_MODEL_LEN, hash_algorithm="sha256")
+    scheduler = Scheduler(manager)
+    request = Request("salty", [1, 2, 3], cache_salt="tenant")
+    with pytest.raises(ValueError, match="sha256"):
+        scheduler.submit(request, 2)
+    assert not scheduler.has_work
+    assert len(manager.add_requests([request])) == 1, "it has got no handle"
 
 
 def test_a_request_that_just_fits_runs() -> None:
