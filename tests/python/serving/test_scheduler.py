@@ -397,7 +397,7 @@ def test_requests_with_nothing_in_common_do_not_wait() -> None:
 @pytest.mark.parametrize("groups", [[BIG, FULL], [FULL]], ids=["page sizes", "full"])
 def test_prefixes_are_shared_with_eagle_too(groups: list[CacheGroupSpec]) -> None:
     """The last unit of each hit is computed again."""
-    server = Server(90, groups, eos_id=None, token_budget=64, use_eagle=True)
+    server = Server(90, groups, eos_id=None, token_budget=12, use_eagle=True)
     unit = server.manager.prefix_unit
     for own in range(3):
         server.submit([9] * 32 + [own] * 3, 2)
