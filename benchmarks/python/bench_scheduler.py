@@ -59,7 +59,8 @@ class Sizes:
 def measure_pagedkv(sizes: Sizes) -> dict[str, list[int]]:
     """Returns nanoseconds of each part of each step."""
     from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request
-    from pagedkv.serving.scheduler import Scheduler, Step
+    from pagedkv.serving.running import Step
+    from pagedkv.serving.scheduler import Scheduler
 
     groups = [CacheGroupSpec(FullAttentionSpec(**SPEC))]
     manager = CacheManager(sizes.num_pages, groups, sizes.max_model_len)

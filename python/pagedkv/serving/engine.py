@@ -13,7 +13,8 @@ from pagedkv import CacheManager, Request
 
 from .batching import lay_out
 from .paged_model import IntArray, PagedModel
-from .scheduler import Scheduler, Step
+from .running import Step
+from .scheduler import Scheduler
 from .stats import EngineStats, Stopwatch
 
 

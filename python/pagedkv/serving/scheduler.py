@@ -14,7 +14,7 @@ any request that alone fits the pool finishes, once those before it have.
 """
 
 import heapq
-from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,7 @@ from numpy.typing import NDArray
 
 from pagedkv import CacheManager, Request
 
-from .running import Ints, RunningRequests
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What to compute next. All arrays have one entry a request, shape ``[n]``."""
-
-    handles: Ints
-    num_computed_tokens: NDArray[np.int32]  # before the step: the position of its first token
-    num_new_tokens: NDArray[np.int32]  # at least 1
-    is_decoding: NDArray[np.bool_]  # whether its one new token is the last that was said
-    speaks: NDArray[np.bool_]  # whether it has no other token to compute, so that one follows
-    rows: NDArray[np.intp]  # its place among those that run
+from .running import Ints, RunningRequests, Step
 
 
 class Scheduler:
@@ -121,11 +109,13 @@ class Scheduler:
           Its handle, which is gone when it has finished.
 
         Raises:
+          TypeError: If a number is not an integer.
           ValueError: If an argument is out of range, or if prompt and answer can never fit in the
             model or in the pool; for extra keys that the manager's hash algorithm does not take. Then
             nothing is queued.
         """
         operation = f"[Scheduler.submit] {request.request_id}:"
+        max_new_tokens, priority = index(max_new_tokens), index(priority)
         num_prompt, limit = request.num_tokens, self.manager.max_model_len
         if num_prompt == 0:
             raise ValueError(f"{operation} the prompt must have at least 1 token")
@@ -170,23 +160,12 @@ class Scheduler:
         """
         if self._step is not None:
             raise ValueError("[Scheduler.schedule] the step before is not complete")
-        running, num_running = self._running, self.num_running
-        counts = self._make_room(running.share(self._token_budget, self._chunk_size))
+        num_running = self.num_running
+        counts = self._make_room(self._running.share(self._token_budget, self._chunk_size))
         if self.num_running == num_running:  # else the pool is full
             counts = self._start_waiting(counts)
-        rows = np.flatnonzero(counts)
-        counts = counts[rows]
-        num_computed, num_tokens = running.num_computed_tokens[rows], running.num_tokens[rows]
-        is_next = num_computed + 1 == num_tokens
-        step = Step(
-            handles=running.handles[rows],
-            num_computed_tokens=num_computed.astype(np.int32),
-            num_new_tokens=counts.astype(np.int32),
-            is_decoding=is_next & (num_tokens > running.num_prompt_tokens[rows]),
-            speaks=num_computed + counts == num_tokens,
-            rows=rows,
-        )
-        self._step = step if len(rows) else None
+        step = self._running.step(counts)
+        self._step = step if len(step.handles) else None
         return step
 
     def complete(self, step: Step, next_tokens: Any) -> NDArray[np.bool_]:
@@ -218,20 +197,12 @@ class Scheduler:
             raise ValueError(f"{operation} next_tokens must fit in int32")
 
         self._step = None
-        running, speakers = self._running, step.rows[step.speaks]
         self.manager.commit_step(step.handles, step.num_new_tokens)
-        running.num_computed_tokens[step.rows] += step.num_new_tokens
         self.manager.append_tokens(step.handles[step.speaks], said)
-        running.num_tokens[speakers] += 1
-        is_finished = np.zeros(len(step.handles), np.bool_)
-        is_last = running.num_tokens[speakers] == running.ends[speakers]
-        is_finished[step.speaks] = (
-            is_last if self._eos_id is None else is_last | (said == self._eos_id)
-        )
-        if is_finished.any():
-            gone = step.handles[is_finished]
+        is_finished = self._running.advance(step, said, self._eos_id)
+        gone = step.handles[is_finished]
+        if len(gone):
             self.manager.remove_requests(gone)
-            running.drop(step.rows[is_finished])
             for handle in gone.tolist():
                 del self._requests[handle]
         return is_finished
@@ -313,9 +284,8 @@ class Scheduler:
         To wait for it costs a step or two; not to wait, the whole rest of a shared prefix. Only those
         that have the page ahead of them are asked for its digest: few, while the others decode.
         """
-        num_units = (
-            2 if self.manager.use_eagle else 1
-        )  # EAGLE computes the last unit of a hit again
+        # EAGLE computes the last unit of a hit again.
+        num_units = 2 if self.manager.use_eagle else 1
         end = num_cached + num_units * self.manager.prefix_unit
         if not self.manager.enable_caching or end >= request.num_tokens:
             return False

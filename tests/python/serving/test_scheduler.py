@@ -16,7 +16,8 @@ from pagedkv import (
     Request,
     SlidingWindowSpec,
 )
-from pagedkv.serving.scheduler import Scheduler, Step
+from pagedkv.serving.running import Step
+from pagedkv.serving.scheduler import Scheduler
 
 MAX_MODEL_LEN = 64
 EOS = 4
@@ -489,6 +490,14 @@ def test_a_request_that_can_never_run_is_refused(
         server.scheduler.submit(request, **({"max_new_tokens": 1} | options))
     assert not server.scheduler.has_work
     assert len(server.manager.add_requests([request])) == 1, "it has got no handle"
+
+
+@pytest.mark.parametrize("options", [{"max_new_tokens": 2.5}, {"priority": 0.5}])
+def test_numbers_that_are_no_integers_are_refused(options: dict[str, float]) -> None:
+    server = Server()
+    with pytest.raises(TypeError):
+        server.scheduler.submit(Request("a", [1]), **({"max_new_tokens": 1} | options))
+    assert not server.scheduler.has_work
 
 
 def test_extra_keys_that_cannot_be_hashed_are_refused() -> None:
