@@ -306,6 +306,19 @@ def test_a_preempted_request_finds_its_pages_again() -> None:
     assert server.scheduler.num_tokens_reused == 12
 
 
+def test_a_preempted_request_comes_back_before_younger_ones() -> None:
+    server = Server(8, eos_id=None, max_running=2, watermark=0)
+    server.submit([1] * 12, 4)
+    second = server.submit([2] * 12, 3)
+    third = server.submit([3, 3], 1)
+    request, *_ = server.requests[second]
+    while third not in server.started:
+        server.step()
+    assert server.scheduler.num_preemptions == 1
+    assert request.is_allocated
+    server.run()
+
+
 # Budget
 
 
@@ -337,7 +350,8 @@ def test_chunks_are_no_longer_than_asked_for() -> None:
     server = Server(60, eos_id=None, token_budget=16, chunk_size=5, enable_caching=False)
     for i in range(4):
         server.submit([i] * 12)
-    assert server.step().num_new_tokens.tolist() == [5, 5, 5, 1]
+    steps = [server.step().num_new_tokens.tolist() for _ in range(4)]
+    assert steps == [[5, 5, 5, 1], [5, 5, 5, 1], [2, 2, 2, 5], [1, 1, 1, 5]]
 
 
 # Admission
