@@ -2,6 +2,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <vector>
@@ -12,17 +13,12 @@
 #include "pagedkv/batch/batch_tables.h"
 #include "pagedkv/batch/step.h"
 #include "pagedkv/error.h"
+#include "step_arrays.h"
 
 // One call for all requests of a scheduler's step: arrays of handles and counts in, arrays out, and
 // no Python object a request or a page.
 namespace pagedkv {
 namespace {
-
-using HandleArray = nb::ndarray<const RequestHandle, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-std::span<const RequestHandle> values_of(const HandleArray& handles) {
-  return {handles.data(), handles.shape(0)};
-}
 
 std::span<const Request* const> read_only(std::span<Request* const> requests) {
   return {const_cast<const Request* const*>(requests.data()), requests.size()};
@@ -82,57 +78,67 @@ void free_requests(OwningManager& manager, const HandleArray& handles) {
   });
 }
 
-Int32Array match_requests(OwningManager& manager, const HandleArray& handles) {
-  constexpr auto kOperation = "CacheManager.match_requests";
-  Int32Array counts = new_int32_array({handles.shape(0)});
-  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    const auto requests = known.resolve(values_of(handles), kOperation);
+// One shard a request, where any are given.
+class ShardInput {
+ public:
+  ShardInput(nb::handle dp_shards, const char* operation) {
+    if (!dp_shards.is_none()) values_.emplace(dp_shards, operation, "dp_shards");
+  }
+
+  operator std::span<const ShardId>() const {
+    return values_ ? std::span<const ShardId>(*values_) : std::span<const ShardId>();
+  }
+
+ private:
+  std::optional<Int32Input> values_;
+};
+
+// Hashes and looks up without Python's lock, if that is long.
+template <typename Match>
+void match_all(OwningManager& manager, const HandleArray& handles, const char* operation,
+               Match match) {
+  manager.with_handles(operation, [&](CacheManager& core, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), operation);
     std::int64_t num_pages = 0;
     for (const Request* request : requests) {
       num_pages += request->num_tokens() / core.hash_page_size();
     }
-    without_gil_if_long(num_pages, [&] {
-      for (std::size_t i = 0; i < requests.size(); ++i) {
-        const ExclusiveUse use(requests[i]->use_flag(), kOperation, "request");
-        counts.data()[i] = core.match(*requests[i]);
-      }
-    });
+    std::deque<ExclusiveUse> uses;
+    for (Request* request : requests) uses.emplace_back(request->use_flag(), operation, "request");
+    without_gil_if_long(num_pages, [&] { match(core, requests); });
+  });
+}
+
+Int32Array match_requests(OwningManager& manager, const HandleArray& handles,
+                          nb::handle dp_shards) {
+  constexpr auto kOperation = "CacheManager.match_requests";
+  const ShardInput shards(dp_shards, kOperation);
+  Int32Array counts = new_int32_array({handles.shape(0)});
+  match_all(manager, handles, kOperation, [&](CacheManager& core, auto requests) {
+    match_step(core, requests, shards, span_of(counts));
   });
   return counts;
 }
 
-Int32Array pages_needed(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens,
-                        std::int32_t max_step_tokens, nb::handle num_cached_tokens) {
-  constexpr auto kOperation = "CacheManager.num_pages_needed";
-  const Int32Input counts(num_tokens, kOperation, "num_tokens");
-  std::optional<Int32Input> cached;
-  if (!num_cached_tokens.is_none()) {
-    cached.emplace(num_cached_tokens, kOperation, "num_cached_tokens");
-  }
-  Int32Array needed = new_int32_array({handles.shape(0)});
-  manager.with_handles(kOperation, [&](const CacheManager& core, RequestHandles& known) {
-    const auto requests = known.resolve(values_of(handles), kOperation);
-    check_one_each(kOperation, "num_tokens", counts.size(), requests.size());
-    if (cached) {
-      check_one_each(kOperation, "num_cached_tokens", cached->size(), requests.size());
-    }
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      needed.data()[i] = num_pages_needed(core, *requests[i],
-                                          {.num_tokens = counts[i],
-                                           .num_cached_tokens = cached ? (*cached)[i] : 0,
-                                           .max_step_tokens = max_step_tokens});
-    }
+Int32Array match_shards(OwningManager& manager, const HandleArray& handles) {
+  const auto num_shards = static_cast<std::size_t>(manager.core().pool().shards().size());
+  Int32Array counts = new_int32_array({handles.shape(0), num_shards});
+  match_all(manager, handles, "CacheManager.match_shards", [&](CacheManager& core, auto requests) {
+    match_step_in_shards(core, requests, span_of(counts));
   });
-  return needed;
+  return counts;
 }
 
 StepGrant allocate_requests(OwningManager& manager, const HandleArray& handles,
                             nb::handle num_new_tokens, nb::handle num_cached_tokens,
-                            std::int32_t num_lookahead_tokens) {
+                            std::int32_t num_lookahead_tokens, nb::handle dp_shards,
+                            std::int32_t watermark_pages, bool full_sequence_must_fit) {
   constexpr auto kOperation = "CacheManager.allocate_step";
   const Int32Input new_tokens(num_new_tokens, kOperation, "num_new_tokens");
   std::optional<Int32Input> cached_tokens;
-  StepDemand demand{new_tokens, {}, num_lookahead_tokens};
+  const ShardInput shards(dp_shards, kOperation);
+  StepDemand demand{
+      new_tokens, {}, num_lookahead_tokens, shards, watermark_pages, full_sequence_must_fit};
   if (!num_cached_tokens.is_none()) {
     cached_tokens.emplace(num_cached_tokens, kOperation, "num_cached_tokens");
     demand.num_cached_tokens = *cached_tokens;
@@ -142,13 +148,16 @@ StepGrant allocate_requests(OwningManager& manager, const HandleArray& handles,
   });
 }
 
-void commit_requests(OwningManager& manager, const HandleArray& handles,
-                     nb::handle num_new_tokens) {
+std::optional<Int32Array> commit_requests(OwningManager& manager, const HandleArray& handles,
+                                          nb::handle num_new_tokens) {
   constexpr auto kOperation = "CacheManager.commit_step";
   const Int32Input counts(num_new_tokens, kOperation, "num_new_tokens");
-  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    commit_step(core, known.resolve(values_of(handles), kOperation), counts);
-  });
+  return manager.with_handles(
+      kOperation, [&](CacheManager& core, RequestHandles& known) -> std::optional<Int32Array> {
+        const auto changed =
+            commit_step(core, known.resolve(values_of(handles), kOperation), counts);
+        return core.deduplicate() ? std::optional(copy_of(changed)) : std::nullopt;
+      });
 }
 
 void append_tokens(OwningManager& manager, const HandleArray& handles, nb::handle tokens) {
@@ -265,38 +274,58 @@ Raises:
   ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
     manager. Then nothing is done.
 )doc")
-      .def("match_requests", &match_requests, "handles"_a.noconvert(), R"doc(
+      .def("match_requests", &match_requests, "handles"_a.noconvert(), nb::kw_only(),
+           "dp_shards"_a = nb::none(), R"doc(
 As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
 
-Long prompts are hashed and looked up without Python's lock.
-
-Raises:
-  ValueError: As ``match``, and if a handle is of no request, or there twice.
-)doc")
-      .def("num_pages_needed", &pages_needed, "handles"_a.noconvert(), "num_tokens"_a,
-           nb::kw_only(), "max_step_tokens"_a, "num_cached_tokens"_a = nb::none(), R"doc(
-Free pages that are enough to start each request, alone, and to compute its first tokens.
-
-Pages of its prefix that other requests hold cost none; cached ones that nobody holds do. Windows and
-chunks count with the most pages that they hold at a time. The idea is vLLM's: ``full_sequence_must_fit``
-of its ``KVCacheManager.allocate_slots``.
+Prompts are hashed two at a time. Long ones are hashed and looked up without Python's lock.
 
 Args:
-  handles: int64 ``[n]``, of requests that hold no pages.
-  num_tokens: int32 ``[n]``: so many tokens of each, from its first one on, which it need not have yet.
-  max_step_tokens: Most tokens of a request that a step computes.
-  num_cached_tokens: int32 ``[n]``, from ``match_requests``; 0 for each if None.
-
-Returns:
-  int32, shape ``[n]``.
+  handles: int64 ``[n]``, from ``add_requests``.
+  dp_shards: int32 ``[n]``: the data-parallel shard in which each is looked for, -1 for anywhere.
 
 Raises:
-  ValueError: If a request holds pages; if ``num_tokens`` is not in 1 to ``max_model_len``; if
-    ``max_step_tokens`` is below 1; if ``num_cached_tokens`` is more than is cached; if there is not
-    one count a request; if a handle is of no request, or there twice.
+  ValueError: As ``match``; if there is not one shard a request; if a handle is of no request, or
+    there twice.
+  IndexError: If a shard is none.
+)doc")
+      .def("match_shards", &match_shards, "handles"_a.noconvert(), R"doc(
+How many tokens of each request's prefix are cached in each data-parallel shard.
+
+For schedulers that choose the shard that holds most: int32, shape
+``[len(handles), data_parallel_size]``.
+
+Raises:
+  ValueError: As ``match_requests``.
+)doc")
+      .def(
+          "max_pages_per_request",
+          [](const OwningManager& manager, std::int32_t num_tokens, std::int32_t max_new_tokens,
+             std::int32_t num_lookahead_tokens, std::int32_t num_encoder_tokens) {
+            return max_pages_per_request(manager.core(),
+                                         {num_tokens, num_lookahead_tokens, num_encoder_tokens},
+                                         max_new_tokens);
+          },
+          "num_tokens"_a, nb::kw_only(), "max_new_tokens"_a, "num_lookahead_tokens"_a = 0,
+          "num_encoder_tokens"_a = 0, R"doc(
+Most pages that a request holds at a time, in all groups, until ``num_tokens`` tokens are computed.
+
+One that has the pool to itself, and as many pages, always gets room: a scheduler can refuse, before it
+takes a request on, what would never finish.
+
+Args:
+  num_tokens: Prompt and longest answer: 1 to ``max_model_len``.
+  max_new_tokens: Most tokens of a step.
+  num_lookahead_tokens: Draft tokens of a step.
+  num_encoder_tokens: Tokens of the encoder's output.
+
+Raises:
+  ValueError: If a number is out of range.
 )doc")
       .def("allocate_step", &allocate_requests, "handles"_a.noconvert(), "num_new_tokens"_a,
-           nb::kw_only(), "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0, R"doc(
+           nb::kw_only(), "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0,
+           "dp_shards"_a = nb::none(), "watermark_pages"_a = 0, "full_sequence_must_fit"_a = false,
+           R"doc(
 As ``allocate`` for each in turn, up to the first that does not fit.
 
 A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
@@ -306,6 +335,9 @@ Args:
   num_new_tokens: int32 ``[n]``, each at least 1.
   num_cached_tokens: int32 ``[n]``; 0 for each if None.
   num_lookahead_tokens: Draft tokens of each.
+  dp_shards: int32 ``[n]``: the shard that each gets pages from, -1 for anywhere.
+  watermark_pages: As in ``allocate``, of the requests that hold no pages yet.
+  full_sequence_must_fit: As in ``allocate``, of the requests that hold no pages yet.
 
 Returns:
   How many have room, and the pages that were added.
@@ -320,6 +352,10 @@ As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed alr
 Args:
   handles: int64 ``[n]``, from ``add_requests``.
   num_new_tokens: int32 ``[n]``, each >= 0.
+
+Returns:
+  In a manager with ``deduplicate``, positions of the requests whose page table rows changed: int32,
+  rising. None in others, where no row changes.
 
 Raises:
   ValueError: As ``commit``; if there is not one count a request; if a handle is of no request, or

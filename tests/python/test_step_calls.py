@@ -221,67 +221,36 @@ def test_next_tokens_are_those_that_slots_are_for(manager):
     assert manager.next_tokens(handles, int32(0, 0)).tolist() == []
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("groups", [[FULL], [BIG, FULL]], ids=["full", "page sizes"])
-def test_pages_needed_are_those_that_a_start_takes(groups, seed):
-    """Whether the prefix is held, waits to be evicted, or is not there."""
-    rng = random.Random(seed)
-    manager = CacheManager(40, groups, max_model_len=64)
-    running = np.array([], np.int64)
-    num_refused = 0
-    for _ in range(80):
-        prompt = [0] * rng.randint(0, 24) + [rng.randint(1, 2)] * rng.randint(1, 9)
-        handles = manager.add_requests([Request("r", prompt)])
-        cached = manager.match_requests(handles)
-        left = int32(len(prompt)) - cached
-        (needed,) = manager.num_pages_needed(
-            handles, [len(prompt)], max_step_tokens=64, num_cached_tokens=cached
-        )
-        free = manager.num_free_pages
-        grant = manager.allocate_step(handles, left, num_cached_tokens=cached)
-        assert grant.num_requests == (needed <= free)
-        if grant.num_requests:
-            assert free - manager.num_free_pages == needed
-            manager.commit_step(handles, left)
-            running = np.concatenate([running, handles])
-        else:
-            num_refused += 1
-            manager.remove_requests(handles)
-        while len(running) and (rng.random() < 0.4 or not grant.num_requests):
-            i = rng.randrange(len(running))
-            manager.remove_requests(running[i : i + 1])
-            running = np.delete(running, i)
-            break
-        manager.check_invariants()
-    assert num_refused
-
-
-def test_pages_needed_of_a_request_that_runs_are_refused(manager):
-    with pytest.raises(ValueError, match="request 'a' holds pages already"):
-        manager.num_pages_needed(started(manager), int32(1, 1), max_step_tokens=4)
+@pytest.mark.parametrize(
+    ("groups", "num_tokens", "max_new_tokens", "num_pages"),
+    [
+        ([FULL], 17, 4, 5),
+        ([BIG, FULL], 17, 4, 3 + 5),
+        ([WINDOW], 60, 3, 3),  # 6 tokens of the window, less one, and 3: 8 tokens
+        ([WINDOW], 5, 3, 2),
+        ([CHUNK], 60, 1, 4),
+        ([STATE, FULL], 17, 4, 1 + 5),
+        ([CHECKPOINTS], 17, 4, 2),
+    ],
+)
+def test_most_pages_of_a_request(groups, num_tokens, max_new_tokens, num_pages):
+    manager = CacheManager(12, groups, max_model_len=64)
+    assert manager.max_pages_per_request(num_tokens, max_new_tokens=max_new_tokens) == num_pages
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"num_tokens": [0, 1]}, "num_tokens must be in [1, max_model_len 64], got 0"),
-        ({"num_tokens": [1, 65]}, "got 65 for request 'b'"),
-        ({"num_tokens": [1]}, "num_tokens must have one entry a request, got 1 for 2"),
-        ({"max_step_tokens": 0}, "max_step_tokens must be >= 1, got 0"),
-        (
-            {"num_cached_tokens": [0]},
-            "num_cached_tokens must have one entry a request, got 1 for 2",
-        ),
-        ({"num_cached_tokens": [0, 3]}, "num_cached_tokens must be a multiple of prefix_unit 4"),
-        ({"num_cached_tokens": [0, 4]}, "only 0 of the first 4 tokens of request 'b' are cached"),
+        ({"num_tokens": 0}, "num_tokens must be >= 1, got 0"),
+        ({"num_tokens": 65}, "num_tokens must be <= max_model_len 64, got 65"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be >= 1, got 0"),
+        ({"num_lookahead_tokens": -1}, "num_lookahead_tokens must be >= 0, got -1"),
+        ({"num_encoder_tokens": -1}, "num_encoder_tokens must be >= 0, got -1"),
     ],
 )
-def test_bad_arguments_of_pages_needed_are_refused(manager, arguments, text):
-    handles = manager.add_requests([Request("a", range(12)), Request("b", range(12))])
-    good = {"num_tokens": [12, 12], "max_step_tokens": 4}
-    with pytest.raises(ValueError, match=re.escape(text)):
-        manager.num_pages_needed(handles, **(good | arguments))
-    assert manager.num_pages_needed(handles, **good).tolist() == [3, 3]
+def test_bad_arguments_of_most_pages_are_refused(manager, arguments, text):
+    with pytest.raises(ValueError, match=re.escape(f"[CacheManager.max_pages_per_request] {text}")):
+        manager.max_pages_per_request(**({"num_tokens": 12, "max_new_tokens": 4} | arguments))
 
 
 def test_no_requests_are_a_step_too(manager):
@@ -301,7 +270,6 @@ CALLS = {
     "match_requests": lambda m, h, _: m.match_requests(h),
     "truncate_requests": lambda m, h, n: m.truncate_requests(h, n),
     "next_tokens": lambda m, h, n: m.next_tokens(h, n),
-    "num_pages_needed": lambda m, h, n: m.num_pages_needed(h, n, max_step_tokens=1),
     "slot_mapping": lambda m, h, n: m.slot_mapping(h, n),
     "page_table": lambda m, h, _: m.page_table(h),
 }
@@ -400,11 +368,9 @@ def test_requests_of_another_manager_are_refused(manager):
         "truncate_requests",
     ]
     for name, call in CALLS.items():
-        if name not in (*take_any, "num_pages_needed"):
+        if name not in take_any:
             with pytest.raises(ValueError, match="request 'a' holds pages of another manager"):
                 call(manager, ours, int32(1))
-    with pytest.raises(ValueError, match="request 'a' holds pages already"):
-        manager.num_pages_needed(ours, int32(8), max_step_tokens=1)
     assert other.page_table(theirs).tolist() == [[1, 2]]
 
 
@@ -450,3 +416,46 @@ def test_a_cycle_of_requests_and_manager_is_collected():
     del request, manager
     gc.collect()
     assert alive() is None
+
+
+def test_shards_of_a_step():
+    manager = CacheManager(20, [FULL], 64, data_parallel_size=2)
+    for shard, count in enumerate((8, 4)):
+        request = Request("first", range(count))
+        assert manager.allocate(request, count, dp_shard=shard)
+        manager.commit(request, count)
+        manager.free(request)
+    a, b = Request("a", range(12)), Request("b", range(6))
+    handles = manager.add_requests([a, b])
+    assert manager.match_shards(handles).tolist() == [[8, 4], [4, 4]]
+    shards = np.array([1, 0], np.int32)
+    cached = manager.match_requests(handles, dp_shards=shards)
+    assert cached.tolist() == [4, 4]
+    grant = manager.allocate_step(
+        handles, np.array([8, 2], np.int32), num_cached_tokens=cached, dp_shards=shards
+    )
+    assert grant.num_requests == 2
+    assert (manager.page_ids(a) >= 10).all()
+    assert (manager.page_ids(b) < 10).all()
+    for bad, error, message in [
+        ([0, 2], IndexError, r"shard must be in \[0, 2\), got 2"),
+        ([0], ValueError, "dp_shards must have one entry a request, got 1 for 2"),
+    ]:
+        for call in (
+            lambda bad: manager.match_requests(handles, dp_shards=bad),
+            lambda bad: manager.allocate_step(handles, [1, 1], dp_shards=bad),
+        ):
+            with pytest.raises(error, match=message):
+                call(bad)
+    manager.check_invariants()
+
+
+def test_admission_above_the_watermark():
+    manager = CacheManager(10, [FULL], 64)
+    handles = manager.add_requests([Request("a", range(32)), Request("b", range(32))])
+    counts = np.array([8, 8], np.int32)
+    assert manager.allocate_step(handles, counts, watermark_pages=6).num_requests == 1
+    assert manager.allocate_step(handles[1:], [4], full_sequence_must_fit=True).num_requests == 0
+    assert manager.allocate_step(handles[1:], [4]).num_requests == 1
+    with pytest.raises(ValueError, match="watermark_pages must be >= 0, got -1"):
+        manager.allocate(Request("c", range(4)), 4, watermark_pages=-1)

@@ -131,15 +131,19 @@ class Scheduler:
         if request.is_allocated:
             raise ValueError(f"{operation} the request holds pages already")
         end = num_prompt + max_new_tokens
+        needed = self.manager.max_pages_per_request(
+            end - 1,  # the last token is never computed
+            max_new_tokens=self._chunk_size,
+            num_encoder_tokens=request.num_encoder_tokens,
+        )
+        if needed > self.manager.num_pages - 1:
+            raise ValueError(
+                f"{operation} {end} tokens need {needed} pages: "
+                f"the pool has {self.manager.num_pages - 1} to give"
+            )
         handles = self.manager.add_requests([request])
         try:
             self.manager.match_requests(handles)  # hashes the prompt, or raises for its extra keys
-            needed = self._num_pages_needed(handles, end - 1)  # the last token is never computed
-            if needed > self.manager.num_pages - 1:
-                raise ValueError(
-                    f"{operation} {end} tokens need {needed} pages: "
-                    f"the pool has {self.manager.num_pages - 1} to give"
-                )
         except ValueError:
             self.manager.remove_requests(handles)
             raise
@@ -251,12 +255,13 @@ class Scheduler:
         if self._is_being_computed(request, num_cached):
             return 0
         count = min(request.num_tokens - num_cached, self._chunk_size, budget)
-        until = request.num_tokens if self._full_sequence_must_fit else num_cached + count
-        needed = self._num_pages_needed(handles, until, num_cached)
-        kept = self._num_pages_kept if self.num_running else 0
-        if needed + kept > self.manager.num_free_pages:
-            return 0
-        grant = self.manager.allocate_step(handles, [count], num_cached_tokens=[num_cached])
+        grant = self.manager.allocate_step(
+            handles,
+            [count],
+            num_cached_tokens=[num_cached],
+            watermark_pages=self._num_pages_kept if self.num_running else 0,
+            full_sequence_must_fit=self._full_sequence_must_fit,
+        )
         if not grant.num_requests:
             return 0
         heapq.heappop(self._waiting)
@@ -271,12 +276,6 @@ class Scheduler:
         )
         self.num_tokens_reused += num_cached
         return count
-
-    def _num_pages_needed(self, handles: Ints, num_tokens: int, num_cached: int = 0) -> int:
-        (needed,) = self.manager.num_pages_needed(
-            handles, [num_tokens], max_step_tokens=self._chunk_size, num_cached_tokens=[num_cached]
-        )
-        return int(needed)
 
     def _is_being_computed(self, request: Request, num_cached: int) -> bool:
         """Whether a running request is about to compute the first page that is missing.

@@ -161,8 +161,7 @@ class Server:
 def most_pages(groups: list[CacheGroupSpec], num_tokens: int, chunk_size: int) -> int:
     """Pages of the smallest pool that takes a request of so many tokens, the null page among them."""
     manager = CacheManager(1000, groups, MAX_MODEL_LEN)
-    handles = manager.add_requests([Request("probe", [0])])
-    return 1 + int(manager.num_pages_needed(handles, [num_tokens], max_step_tokens=chunk_size)[0])
+    return 1 + manager.max_pages_per_request(num_tokens, max_new_tokens=chunk_size)
 
 
 # Tokens of few kinds, and long runs of them, so that prompts share prefixes.

@@ -11,6 +11,16 @@
 
 namespace pagedkv {
 
+/// A page whose content is to be copied to another one.
+struct PageCopy {
+  PageId source;
+  PageId target;
+
+  friend bool operator==(const PageCopy&, const PageCopy&) = default;
+};
+
+using PageCopies = std::vector<PageCopy>;
+
 /// What one request holds in one group: its row of the page table, from page 0 on.
 ///
 /// Invariant: pages before `num_skipped()` are null; where each token has a slot, those after are
@@ -40,6 +50,15 @@ class PageRow {
   /// Holds all pages of the row once more.
   void hold(PagePool& pool) const;
 
+  /// Pages that `fork` of this row takes from the pool.
+  PageId num_pages_copied(const RowRange& rewritten) const;
+
+  /// Starts an empty row as that of a request which goes on where `parent` is: holds the pages
+  /// before `rewritten`, and takes a page of `shard` for each in it, to be copied: adds those to
+  /// `copies`. Requires that `shard` has as many.
+  void fork(PagePool& pool, const PageRow& parent, const RowRange& rewritten, ShardId shard,
+            PageCopies& copies);
+
   /// What it takes to make room for `length`, when pages before `first_needed` are not needed.
   Growth plan(const GroupPolicy& policy, const RequestLength& length,
               std::int32_t first_needed) const;
@@ -58,9 +77,11 @@ class PageRow {
   /// Takes the pages of a growth. Requires that `shard` has as many.
   void grow(PagePool& pool, const Growth& growth, ShardId shard);
 
-  /// Makes the pages that the first `num_tokens` tokens fill findable.
-  void cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
-             std::int32_t num_tokens);
+  /// Makes the pages that the first `num_tokens` tokens fill findable. With `deduplicate`, a page
+  /// whose content another page of its shard holds is given back, and the row has that one in its
+  /// place. Returns how many were replaced.
+  std::int32_t cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
+                     std::int32_t num_tokens, bool deduplicate = false);
 
   /// Forgets the pages, which the caller has given back or given to somebody else.
   void clear();

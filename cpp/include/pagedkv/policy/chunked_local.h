@@ -22,15 +22,10 @@ class ChunkedLocalPolicy final : public GroupPolicy {
     return round_down(num_computed_tokens, chunk_size_) / page_size();
   }
 
-  /// A step may begin at the end of a chunk, all of which its first token sees.
-  std::int32_t max_held_pages(const RequestLength& length,
-                              std::int32_t max_step_tokens) const override {
-    const std::int64_t num_tokens =
-        std::int64_t{chunk_size_} - 1 + max_step_tokens + length.num_lookahead_tokens;
-    const std::int64_t touched = chunk_size_ % page_size() == 0
-                                     ? ceil_div(num_tokens, std::int64_t{page_size()})
-                                     : num_pages_touched(num_tokens);
-    return static_cast<std::int32_t>(std::min(touched, std::int64_t{num_pages_for(length)}));
+  std::int32_t max_num_pages(const RequestLength& length,
+                             std::int32_t max_new_tokens) const override {
+    const std::int64_t seen = std::int64_t{chunk_size_} - 1 + max_new_tokens;
+    return std::min(num_pages_for(length), num_pages_across(seen + length.num_lookahead_tokens));
   }
 
   std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t num_skipped) const override {

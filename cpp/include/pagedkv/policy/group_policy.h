@@ -21,6 +21,12 @@ struct RequestLength {
   std::int32_t num_encoder_tokens = 0;    ///< What cross attention looks at.
 };
 
+/// Positions in a row, from `begin` to before `end`.
+struct RowRange {
+  std::int32_t begin = 0;
+  std::int32_t end = 0;
+};
+
 /// What one attention type asks of the pages of its group. Stateless: what requests hold is in
 /// `RequestState`.
 ///
@@ -53,19 +59,19 @@ class GroupPolicy {
     return ceil_div(length.num_tokens + length.num_lookahead_tokens, page_size_);
   }
 
+  /// Most pages that a request of `length` holds at a time, if no step is longer than
+  /// `max_new_tokens`. May be too many, never too few.
+  virtual std::int32_t max_num_pages(const RequestLength& length,
+                                     std::int32_t /*max_new_tokens*/) const {
+    return num_pages_for(length);
+  }
+
   /// First page of a row of `num_pages_for(length)` pages that a step writes to, when it is
   /// lengthened to that: those before, if they are new, stay null.
   virtual std::int32_t first_written_page(const RequestLength&) const { return 0; }
 
   /// First page that is read when the token after `num_computed_tokens` is computed, or later.
   virtual std::int32_t first_needed_page(std::int32_t /*num_computed_tokens*/) const { return 0; }
-
-  /// Most pages that a request holds at a time until `length` is computed, in steps of at most
-  /// `max_step_tokens`. Never too few; too many only by how steps lie to pages.
-  virtual std::int32_t max_held_pages(const RequestLength& length,
-                                      std::int32_t /*max_step_tokens*/) const {
-    return num_pages_for(length);
-  }
 
   /// Tokens, computed and new, up to which a row of `num_pages` pages neither grows nor gives
   /// pages back, if its first `num_skipped` are given back already. May be too few, never too many:
@@ -82,6 +88,13 @@ class GroupPolicy {
     return true;
   }
 
+  /// Pages that hold what the first `num_computed_tokens` tokens left there, and that later tokens
+  /// write to: two requests that go on from there cannot share them. Those before are final. May
+  /// lie behind the end of the row.
+  virtual RowRange rewritten_pages(std::int32_t num_computed_tokens) const {
+    return {num_computed_tokens / page_size_, ceil_div(num_computed_tokens, page_size_)};
+  }
+
   /// Whether each token has a slot of its own in the pages.
   virtual bool has_slots() const { return true; }
 
@@ -93,9 +106,10 @@ class GroupPolicy {
 
   static constexpr std::int32_t kAnyNumTokens = std::numeric_limits<std::int32_t>::max();
 
-  /// Most pages that `num_tokens` tokens in a row can lie in.
-  std::int64_t num_pages_touched(std::int64_t num_tokens) const {
-    return num_tokens < 1 ? 0 : ceil_div(num_tokens - 1, std::int64_t{page_size_}) + 1;
+  /// Pages that so many tokens in a row may lie in, wherever the first of them is.
+  std::int32_t num_pages_across(std::int64_t num_tokens) const {
+    return static_cast<std::int32_t>(
+        std::min(ceil_div(num_tokens, std::int64_t{page_size_}) + 1, std::int64_t{kAnyNumTokens}));
   }
 
   /// Tokens that `num_pages` pages have slots for; `kAnyNumTokens` if they are more.

@@ -21,13 +21,10 @@ class SlidingWindowPolicy final : public GroupPolicy {
     return std::max(num_computed_tokens - window_ + 1, 0) / page_size();
   }
 
-  /// Those of a step, and those that the first of them sees.
-  std::int32_t max_held_pages(const RequestLength& length,
-                              std::int32_t max_step_tokens) const override {
-    const std::int64_t seen = std::int64_t{window_} - 1;
-    const std::int64_t touched =
-        num_pages_touched(seen + max_step_tokens + length.num_lookahead_tokens);
-    return static_cast<std::int32_t>(std::min(touched, std::int64_t{num_pages_for(length)}));
+  std::int32_t max_num_pages(const RequestLength& length,
+                             std::int32_t max_new_tokens) const override {
+    const std::int64_t seen = std::int64_t{window_} - 1 + max_new_tokens;
+    return std::min(num_pages_for(length), num_pages_across(seen + length.num_lookahead_tokens));
   }
 
   std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t num_skipped) const override {
