@@ -38,29 +38,29 @@ std::int64_t most(const CacheGroupSpec& group, std::int32_t num_tokens,
   return max_pages_per_request(manager, {.num_tokens = num_tokens}, max_new_tokens);
 }
 
-TEST(AdmissionTest, FullGroupsKeepAllPages) {
+TEST(MaxPagesPerRequestTest, FullGroupsKeepAllPages) {
   EXPECT_EQ(most(full_group(), 16, 1), 4);
   EXPECT_EQ(most(full_group(), 17, 1), 5);
 }
 
-TEST(AdmissionTest, WindowsCountWithWhatTheyHoldAtATime) {
+TEST(MaxPagesPerRequestTest, WindowsCountWithWhatTheyHoldAtATime) {
   EXPECT_EQ(most(window_group(6), 64, 5), 4) << "10 tokens";
   EXPECT_EQ(most(window_group(6), 12, 5), 3) << "there are no more";
   EXPECT_EQ(most(window_group(6), 64, 64), 16);
 }
 
-TEST(AdmissionTest, StatesAreOnePageOrTwo) {
+TEST(MaxPagesPerRequestTest, StatesAreOnePageOrTwo) {
   EXPECT_EQ(most(state_group(MambaCacheMode::kNone), 64, 4), 1);
   EXPECT_EQ(most(state_group(MambaCacheMode::kAlign), 64, 4), 2);
   EXPECT_EQ(most(state_group(MambaCacheMode::kAlign), 3, 4), 1);
 }
 
-TEST(AdmissionTest, GroupsAddUp) {
+TEST(MaxPagesPerRequestTest, GroupsAddUp) {
   const CacheManager manager(2, std::vector<CacheGroupSpec>{full_group(), window_group(6)}, 64);
   EXPECT_EQ(max_pages_per_request(manager, {.num_tokens = 64}, 5), 16 + 4);
 }
 
-TEST(AdmissionTest, RefusesWhatCannotBe) {
+TEST(MaxPagesPerRequestTest, RefusesWhatCannotBe) {
   const CacheManager manager(2, std::vector<CacheGroupSpec>{full_group()}, kMaxModelLen);
   const auto ask = [&](RequestLength length, std::int32_t max_new_tokens) {
     return [&manager, length, max_new_tokens] {
@@ -80,7 +80,7 @@ TEST(AdmissionTest, RefusesWhatCannotBe) {
 
 // Whatever its groups are and however it steps, a request gets room in a pool of just as many
 // pages, whether it starts anew or goes on from what it left in the cache.
-TEST(AdmissionRandomTest, SoManyPagesAreEnough) {
+TEST(MaxPagesPerRequestRandomTest, SoManyPagesAreEnough) {
   std::mt19937 random(5);
   const auto draw = [&](std::int32_t low, std::int32_t high) {
     return std::uniform_int_distribution<std::int32_t>(low, high)(random);
