@@ -9,6 +9,7 @@
 
 #include "arrays.h"
 #include "owning_manager.h"
+#include "pagedkv/batch/admission.h"
 #include "pagedkv/batch/batch_tables.h"
 #include "pagedkv/batch/step.h"
 #include "pagedkv/error.h"
@@ -180,6 +181,18 @@ void truncate_requests(OwningManager& manager, const HandleArray& handles, nb::h
   });
 }
 
+Int32Array step_tokens(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens) {
+  constexpr auto kOperation = "CacheManager.next_tokens";
+  const Int32Input counts(num_tokens, kOperation, "num_tokens");
+  return manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
+    const auto requests = read_only(known.resolve(values_of(handles), kOperation));
+    const std::int32_t size = num_next_tokens(requests, counts);
+    Int32Array tokens = new_int32_array({static_cast<std::size_t>(size)});
+    fill_next_tokens(requests, counts, span_of(tokens));
+    return tokens;
+  });
+}
+
 Int32Array step_slots(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens,
                       GroupId group) {
   constexpr auto kOperation = "CacheManager.slot_mapping";
@@ -285,6 +298,30 @@ For schedulers that choose the shard that holds most: int32, shape
 Raises:
   ValueError: As ``match_requests``.
 )doc")
+      .def(
+          "max_pages_per_request",
+          [](const OwningManager& manager, std::int32_t num_tokens, std::int32_t max_new_tokens,
+             std::int32_t num_lookahead_tokens, std::int32_t num_encoder_tokens) {
+            return max_pages_per_request(manager.core(),
+                                         {num_tokens, num_lookahead_tokens, num_encoder_tokens},
+                                         max_new_tokens);
+          },
+          "num_tokens"_a, nb::kw_only(), "max_new_tokens"_a, "num_lookahead_tokens"_a = 0,
+          "num_encoder_tokens"_a = 0, R"doc(
+Most pages that a request holds at a time, in all groups, until ``num_tokens`` tokens are computed.
+
+One that has the pool to itself, and as many pages, always gets room: a scheduler can refuse, before it
+takes a request on, what would never finish.
+
+Args:
+  num_tokens: Prompt and longest answer: 1 to ``max_model_len``.
+  max_new_tokens: Most tokens of a step.
+  num_lookahead_tokens: Draft tokens of a step.
+  num_encoder_tokens: Tokens of the encoder's output.
+
+Raises:
+  ValueError: If a number is out of range.
+)doc")
       .def("allocate_step", &allocate_requests, "handles"_a.noconvert(), "num_new_tokens"_a,
            nb::kw_only(), "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0,
            "dp_shards"_a = nb::none(), "watermark_pages"_a = 0, "full_sequence_must_fit"_a = false,
@@ -344,6 +381,20 @@ As ``free`` for each in turn that holds pages. They keep their handles.
 Raises:
   ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
     manager. Then nothing is done.
+)doc")
+      .def("next_tokens", &step_tokens, "handles"_a.noconvert(), "num_tokens"_a, R"doc(
+The next ``num_tokens[i]`` tokens of each request after its computed ones, back to back.
+
+Args:
+  handles: int64 ``[n]``, from ``add_requests``.
+  num_tokens: int32 ``[n]``, each >= 0.
+
+Returns:
+  A fresh int32 array, shape ``[sum(num_tokens)]``: a token for each slot of ``slot_mapping``.
+
+Raises:
+  ValueError: If a request has fewer tokens; if there is not one count a request; if a handle is of no
+    request, or there twice.
 )doc")
       .def("slot_mapping", &step_slots, "handles"_a.noconvert(), "num_tokens"_a, "group"_a = 0,
            R"doc(

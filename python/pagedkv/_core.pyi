@@ -1255,6 +1255,23 @@ class CacheManager:
           ValueError: As ``match_requests``.
         """
 
+    def max_pages_per_request(self, num_tokens: int, *, max_new_tokens: int, num_lookahead_tokens: int = 0, num_encoder_tokens: int = 0) -> int:
+        """
+        Most pages that a request holds at a time, in all groups, until ``num_tokens`` tokens are computed.
+
+        One that has the pool to itself, and as many pages, always gets room: a scheduler can refuse, before it
+        takes a request on, what would never finish.
+
+        Args:
+          num_tokens: Prompt and longest answer: 1 to ``max_model_len``.
+          max_new_tokens: Most tokens of a step.
+          num_lookahead_tokens: Draft tokens of a step.
+          num_encoder_tokens: Tokens of the encoder's output.
+
+        Raises:
+          ValueError: If a number is out of range.
+        """
+
     def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0, dp_shards: object | None = None, watermark_pages: int = 0, full_sequence_must_fit: bool = False) -> StepGrant:
         """
         As ``allocate`` for each in turn, up to the first that does not fit.
@@ -1320,6 +1337,22 @@ class CacheManager:
         Raises:
           ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
             manager. Then nothing is done.
+        """
+
+    def next_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object) -> NDArray[numpy.int32]:
+        """
+        The next ``num_tokens[i]`` tokens of each request after its computed ones, back to back.
+
+        Args:
+          handles: int64 ``[n]``, from ``add_requests``.
+          num_tokens: int32 ``[n]``, each >= 0.
+
+        Returns:
+          A fresh int32 array, shape ``[sum(num_tokens)]``: a token for each slot of ``slot_mapping``.
+
+        Raises:
+          ValueError: If a request has fewer tokens; if there is not one count a request; if a handle is of no
+            request, or there twice.
         """
 
     @overload

@@ -73,6 +73,22 @@ TEST_F(BatchTablesTest, RefusesMoreTokensThanThereIsRoomFor) {
   EXPECT_THROW(num_slots(manager_, both_, std::vector<std::int32_t>{1}), std::invalid_argument);
 }
 
+TEST_F(BatchTablesTest, NextTokensFollowTheComputedOnes) {
+  manager_.commit(long_, 3);
+  const std::vector<std::int32_t> counts = {4, 2};
+  std::vector<TokenId> tokens(static_cast<std::size_t>(num_next_tokens(both_, counts)));
+  fill_next_tokens(both_, counts, tokens);
+  EXPECT_THAT(tokens, ElementsAre(103, 104, 105, 106, 100, 101));
+}
+
+TEST_F(BatchTablesTest, RefusesMoreTokensThanThereAre) {
+  manager_.commit(long_, 3);
+  EXPECT_EQ(num_next_tokens(both_, std::vector<std::int32_t>{6, 0}), 6) << "room does not matter";
+  EXPECT_THROW(num_next_tokens(both_, std::vector<std::int32_t>{7, 0}), std::invalid_argument);
+  EXPECT_THROW(num_next_tokens(both_, std::vector<std::int32_t>{-1, 0}), std::invalid_argument);
+  EXPECT_THROW(num_next_tokens(both_, std::vector<std::int32_t>{1}), std::invalid_argument);
+}
+
 TEST_F(BatchTablesTest, RefusesForeignGroupsAndRequests) {
   Request stranger("stranger", tokens_of(3));
   const std::vector<const Request*> requests = {&stranger};

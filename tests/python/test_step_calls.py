@@ -210,6 +210,49 @@ def test_rejected_guesses_are_taken_off(manager):
     manager.check_invariants()
 
 
+def test_next_tokens_are_those_that_slots_are_for(manager):
+    handles = manager.add_requests([Request("a", range(20, 30)), Request("b", [7, 8, 9])])
+    manager.allocate_step(handles, int32(6, 2))
+    assert manager.next_tokens(handles, int32(6, 2)).tolist() == [20, 21, 22, 23, 24, 25, 7, 8]
+    manager.commit_step(handles, int32(6, 2))
+    manager.append_tokens(handles, int32(77, 99))
+    tokens = manager.next_tokens(handles[::-1].copy(), int32(2, 5))
+    assert (tokens.dtype, tokens.tolist()) == (np.int32, [9, 99, 26, 27, 28, 29, 77])
+    assert manager.next_tokens(handles, int32(0, 0)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "num_tokens", "max_new_tokens", "num_pages"),
+    [
+        ([FULL], 17, 4, 5),
+        ([BIG, FULL], 17, 4, 3 + 5),
+        ([WINDOW], 60, 3, 3),  # 6 tokens of the window, less one, and 3: 8 tokens
+        ([WINDOW], 5, 3, 2),
+        ([CHUNK], 60, 1, 4),
+        ([STATE, FULL], 17, 4, 1 + 5),
+        ([CHECKPOINTS], 17, 4, 2),
+    ],
+)
+def test_most_pages_of_a_request(groups, num_tokens, max_new_tokens, num_pages):
+    manager = CacheManager(12, groups, max_model_len=64)
+    assert manager.max_pages_per_request(num_tokens, max_new_tokens=max_new_tokens) == num_pages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"num_tokens": 0}, "num_tokens must be >= 1, got 0"),
+        ({"num_tokens": 65}, "num_tokens must be <= max_model_len 64, got 65"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be >= 1, got 0"),
+        ({"num_lookahead_tokens": -1}, "num_lookahead_tokens must be >= 0, got -1"),
+        ({"num_encoder_tokens": -1}, "num_encoder_tokens must be >= 0, got -1"),
+    ],
+)
+def test_bad_arguments_of_most_pages_are_refused(manager, arguments, text):
+    with pytest.raises(ValueError, match=re.escape(f"[CacheManager.max_pages_per_request] {text}")):
+        manager.max_pages_per_request(**({"num_tokens": 12, "max_new_tokens": 4} | arguments))
+
+
 def test_no_requests_are_a_step_too(manager):
     none = np.array([], np.int64)
     grant = manager.allocate_step(none, int32())
@@ -226,6 +269,7 @@ CALLS = {
     "remove_requests": lambda m, h, _: m.remove_requests(h),
     "match_requests": lambda m, h, _: m.match_requests(h),
     "truncate_requests": lambda m, h, n: m.truncate_requests(h, n),
+    "next_tokens": lambda m, h, n: m.next_tokens(h, n),
     "slot_mapping": lambda m, h, n: m.slot_mapping(h, n),
     "page_table": lambda m, h, _: m.page_table(h),
 }
@@ -273,6 +317,9 @@ def test_handles_and_counts_of_other_types_are_refused(manager, call):
     [
         ("allocate_step", (1,), "num_new_tokens must have one entry a request, got 1 for 2"),
         ("commit_step", (1, 1, 1), "num_new_tokens must have one entry a request, got 3 for 2"),
+        ("next_tokens", (1,), "num_tokens must have one entry a request, got 1 for 2"),
+        ("next_tokens", (1, 11), "request 'b' has 10 tokens to compute, got 11"),
+        ("next_tokens", (-1, 1), "request 'a' has 10 tokens to compute, got -1"),
         ("append_tokens", (), "tokens must have one entry a request, got 0 for 2"),
         ("allocate_step", (1, 0), "num_new_tokens must be >= 1, got 0"),
         ("allocate_step", (1, 2**31 - 1), "request 'b' would have 2147483649 tokens"),
@@ -313,8 +360,15 @@ def test_requests_of_another_manager_are_refused(manager):
     theirs = other.add_requests([request])
     other.allocate_step(theirs, int32(8))
     ours = manager.add_requests([request])
+    take_any = [
+        "append_tokens",
+        "match_requests",
+        "next_tokens",
+        "slot_mapping",
+        "truncate_requests",
+    ]
     for name, call in CALLS.items():
-        if name not in ("append_tokens", "match_requests", "slot_mapping", "truncate_requests"):
+        if name not in take_any:
             with pytest.raises(ValueError, match="request 'a' holds pages of another manager"):
                 call(manager, ours, int32(1))
     assert other.page_table(theirs).tolist() == [[1, 2]]

@@ -77,4 +77,37 @@ void fill_slot_mapping(const CacheManager& manager, std::span<const Request* con
   }
 }
 
+std::int32_t num_next_tokens(std::span<const Request* const> requests,
+                             std::span<const std::int32_t> num_tokens) {
+  constexpr auto kOperation = "CacheManager.next_tokens";
+  if (requests.size() != num_tokens.size()) {
+    throw_value_error(kOperation, "num_tokens must have one entry a request, got ",
+                      num_tokens.size(), " for ", requests.size());
+  }
+  std::int64_t sum = 0;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const Request& request = *requests[i];
+    const std::int32_t left = request.num_tokens() - request.num_computed_tokens();
+    if (num_tokens[i] < 0 || num_tokens[i] > left) {
+      throw_value_error(kOperation, "request '", request.request_id(), "' has ", left,
+                        " tokens to compute, got ", num_tokens[i]);
+    }
+    sum += num_tokens[i];
+  }
+  if (sum > std::numeric_limits<std::int32_t>::max()) {
+    throw_value_error(kOperation, sum, " tokens do not fit in int32");
+  }
+  return static_cast<std::int32_t>(sum);
+}
+
+void fill_next_tokens(std::span<const Request* const> requests,
+                      std::span<const std::int32_t> num_tokens, std::span<TokenId> tokens) {
+  auto out = tokens.begin();
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const auto first = static_cast<std::size_t>(requests[i]->num_computed_tokens());
+    const auto count = static_cast<std::size_t>(num_tokens[i]);
+    out = std::ranges::copy(requests[i]->tokens().subspan(first, count), out).out;
+  }
+}
+
 }  // namespace pagedkv

@@ -87,7 +87,9 @@ def generate(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Most requests that run at a time.")] = 32,
-    chunk_size: Annotated[int, typer.Option(help="Most prompt tokens computed in a step.")] = 224,
+    chunk_size: Annotated[
+        int, typer.Option(help="Most tokens of a prompt computed in a step.")
+    ] = 224,
     pages: Annotated[
         int | None,
         typer.Option(

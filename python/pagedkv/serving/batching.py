@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pagedkv import Request
-
 from .paged_model import IntArray, StepInputs
 
 
 def lay_out(
-    requests: Sequence[Request],
+    tokens: IntArray,
+    first: IntArray,
     counts: IntArray,
     *,
     slots: Sequence[IntArray],
@@ -18,10 +17,11 @@ def lay_out(
     num_tokens: int,
     num_requests: int,
 ) -> StepInputs:
-    """Puts the next ``counts[i]`` tokens of each request one after the other.
+    """Pads the next ``counts[i]`` tokens of each request, which lie back to back, and their places.
 
     Args:
-      requests: Not yet committed: their next tokens are those after ``num_computed_tokens``.
+      tokens: int32 ``[sum(counts)]``, as ``CacheManager.next_tokens`` gives them.
+      first: int32 ``[n]``: the position of the first of them in each request.
       counts: int32 ``[n]``, each at least 1.
       slots: int32 ``[sum(counts)]`` for each group, as ``CacheManager.slot_mapping`` gives them.
       page_tables: int32 ``[n, width]`` for each group, as ``CacheManager.page_table`` gives them.
@@ -30,17 +30,15 @@ def lay_out(
     Returns:
       The inputs, in fresh arrays.
     """
-    first = [request.num_computed_tokens for request in requests]
-    spans = [np.arange(begin, begin + count) for begin, count in zip(first, counts, strict=True)]
-    tokens = [request.tokens[span] for request, span in zip(requests, spans, strict=True)]
     ends = np.cumsum(counts)
+    positions = np.arange(len(tokens)) + np.repeat(first - (ends - counts), counts)
     return StepInputs(
-        tokens=_pad(np.concatenate(tokens), num_tokens, 0),
-        positions=_pad(np.concatenate(spans), num_tokens, 0),
+        tokens=_pad(tokens, num_tokens, 0),
+        positions=_pad(positions, num_tokens, 0),
         slot_mapping=np.stack([_pad(group, num_tokens, -1) for group in slots]),
         page_table=np.stack([_pad(group, num_requests, 0) for group in page_tables]),
         query_starts=_pad(np.concatenate([[0], ends]), num_requests + 1, ends[-1]),
-        context_lens=_pad(np.array(first) + counts, num_requests, 0),
+        context_lens=_pad(first + counts, num_requests, 0),
     )
 
 

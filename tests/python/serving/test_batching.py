@@ -11,13 +11,15 @@ def test_chunks_and_decodes_lie_back_to_back() -> None:
     manager.allocate(requests[1], 1)
     manager.commit(requests[1], 1)
     manager.allocate(requests[1], 1)
+    handles = manager.add_requests(requests)
     counts = np.array([5, 1], np.int32)
 
     inputs = lay_out(
-        requests,
+        manager.next_tokens(handles, counts),
+        np.array([0, 1], np.int32),
         counts,
-        slots=[manager.slot_mapping(requests, counts)],
-        page_tables=[manager.page_table(requests, 4)],
+        slots=[manager.slot_mapping(handles, counts)],
+        page_tables=[manager.page_table(handles, 4)],
         num_tokens=8,
         num_requests=4,
     )

@@ -183,12 +183,12 @@ def test_stale_pages_do_not_leak_into_answers(model: PagedModel, expected: list[
 @pytest.mark.parametrize(
     ("prompt", "max_new_tokens", "message"),
     [
-        ([], 4, r"\[Engine.submit\] big: the prompt must have at least 1 token"),
+        ([], 4, r"\[Scheduler.submit\] big: the prompt must have at least 1 token"),
         ([5], 0, "big: max_new_tokens must be at least 1, got 0"),
         ([5, 265], 4, r"big: tokens must be in \[0, 265\)"),
         ([5, -1], 4, r"big: tokens must be in \[0, 265\)"),
         ([5] * 120, 9, "big: 120 prompt tokens and 9 new ones: the model takes at most 128"),
-        ([5] * 70, 12, "big: 82 tokens need 11 pages of 8: the pool has 10 to give"),
+        ([5] * 70, 12, "big: 82 tokens need 11 pages: the pool has 10 to give"),
     ],
     ids=["empty", "no_new", "vocab", "negative", "too_long", "too_many_pages"],
 )

@@ -34,4 +34,17 @@ void fill_slot_mapping(const CacheManager& manager, std::span<const Request* con
                        std::span<const std::int32_t> num_tokens, GroupId group,
                        std::span<std::int32_t> slots);
 
+/// Sum of `num_tokens`, the tokens that `fill_next_tokens` gives.
+///
+/// Throws `std::invalid_argument` unless there is one count a request, each >= 0 and no more than
+/// the request has after its computed tokens, and the sum fits in int32.
+std::int32_t num_next_tokens(std::span<const Request* const> requests,
+                             std::span<const std::int32_t> num_tokens);
+
+/// For each request in turn, its next `num_tokens[i]` tokens after the computed ones.
+///
+/// Requires `tokens.size() == num_next_tokens(requests, num_tokens)`.
+void fill_next_tokens(std::span<const Request* const> requests,
+                      std::span<const std::int32_t> num_tokens, std::span<TokenId> tokens);
+
 }  // namespace pagedkv

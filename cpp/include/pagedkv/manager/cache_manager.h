@@ -97,6 +97,7 @@ class CacheManager {
   std::int32_t max_model_len() const { return max_model_len_; }
   bool enable_caching() const { return options_.enable_caching; }
   bool use_eagle() const { return options_.use_eagle; }
+  bool as_easydel() const { return options_.as_easydel; }
   bool deduplicate() const { return options_.deduplicate; }
   const PageHasher& hasher() const { return options_.hasher; }
 
