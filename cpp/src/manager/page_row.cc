@@ -19,9 +19,9 @@ void PageRow::adopt(std::vector<PageId>& pages, std::int32_t first_needed) {
   std::ranges::fill(std::span(pages_).first(index(num_skipped_)), kNullPage);
 }
 
-void PageRow::hold(PagePool& pool) const {
-  for (const PageId& page : pages_) {
-    if (page != kNullPage) pool.hold(std::span(&page, 1));
+void PageRow::hold(PagePool& pool, const RowClaim& claim) const {
+  for (std::size_t i = 0; i < pages_.size(); ++i) {
+    if (pages_[i] != kNullPage) claim.hold(pool, pages_[i], i);
   }
 }
 
@@ -62,13 +62,14 @@ void PageRow::skip(PagePool& pool, std::int32_t first_needed) {
   num_skipped_ = std::max(num_skipped_, std::min(first_needed, size()));
 }
 
-void PageRow::grow(PagePool& pool, const Growth& growth, ShardId shard) {
+void PageRow::grow(PagePool& pool, const Growth& growth, const RowClaim& claim) {
   pages_.resize(index(growth.num_pages), kNullPage);
   const auto end = pages_.end();
   for (auto gap = pages_.begin() + growth.first_filled; gap != end;) {
     gap = std::find(gap, end, kNullPage);
     const auto gap_end = std::find_if(gap, end, [](PageId page) { return page != kNullPage; });
-    if (!pool.allocate(std::span(gap, gap_end), shard)) {
+    if (!claim.allocate(pool, pages_, static_cast<std::size_t>(gap - pages_.begin()),
+                        static_cast<std::size_t>(gap_end - pages_.begin()))) {
       throw_broken("CacheManager", "the pool has fewer pages than free");
     }
     gap = gap_end;

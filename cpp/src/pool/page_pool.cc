@@ -15,8 +15,9 @@ std::size_t checked_num_pages(PageId num_pages) {
 
 }  // namespace
 
-PagePool::PagePool(PageId num_pages)
+PagePool::PagePool(PageId num_pages, FreeOrder free_order)
     : pages_(checked_num_pages(num_pages)), free_pages_(pages_), index_(pages_) {
+  free_pages_.set_uncached_first(free_order == FreeOrder::kUncachedFirst);
   for (PageId page = kNullPage + 1; page < num_pages; ++page) free_pages_.push_back(page);
 }
 
@@ -61,16 +62,21 @@ void PagePool::set_num_shards(std::int32_t num_shards) {
   if (num_shards != shards().size()) free_pages_.set_shards(PageShards(num_pages(), num_shards));
 }
 
+void PagePool::hand_out(PageId page) {
+  at(page).ref_count = 1;
+  if (at(page).is_cached()) {
+    index_.remove(page);
+    ++num_evictions_;
+  }
+}
+
 bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
+  if (free_pages_.lanes() != nullptr) [[unlikely]] return allocate(out, PageClaim{.shard = shard});
   check_shard("PagePool.allocate", shard);
   if (out.size() > static_cast<std::size_t>(free_pages_.size(shard))) return false;
   for (PageId& page : out) {
     page = free_pages_.pop_front(shard);
-    at(page).ref_count = 1;
-    if (at(page).is_cached()) {
-      index_.remove(page);
-      ++num_evictions_;
-    }
+    hand_out(page);
   }
   return true;
 }
@@ -92,8 +98,16 @@ void PagePool::free(std::span<const PageId> pages) {
     throw_value_error("PagePool.free", "page ", pages[i], " is not allocated",
                       at(pages[i]).ref_count > 0 ? " that many times" : "");
   }
+  const auto is_to_go = [this](PageId page) {
+    return at(page).ref_count == 0 && !free_pages_.contains(page);
+  };
+  if (free_pages_.uncached_first()) {
+    for (std::size_t i = pages.size(); i-- > 0;) {
+      if (is_to_go(pages[i]) && !at(pages[i]).is_cached()) free_pages_.push_front(pages[i]);
+    }
+  }
   for (PageId page : pages) {
-    if (at(page).ref_count == 0 && !free_pages_.contains(page)) free_pages_.push_back(page);
+    if (is_to_go(page)) free_pages_.push_back(page);
   }
 }
 
@@ -111,6 +125,7 @@ void PagePool::cache(PageId page, const PageHash& hash, GroupId group) {
 
 bool PagePool::reset_prefix_cache() {
   if (num_free_pages() != num_pages() - 1) return false;
+  free_pages_.drop_content();
   index_.clear();
   return true;
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "pagedkv/manager/row_claim.h"
 #include "pagedkv/policy/group_policy.h"
 #include "pagedkv/pool/page_pool.h"
 #include "pagedkv/types.h"
@@ -37,8 +38,8 @@ class PageRow {
   /// before `first_needed` are not needed. `hold` them next.
   void adopt(std::vector<PageId>& pages, std::int32_t first_needed);
 
-  /// Holds all pages of the row once more.
-  void hold(PagePool& pool) const;
+  /// Holds all pages of the row once more, on the terms of `claim`.
+  void hold(PagePool& pool, const RowClaim& claim) const;
 
   /// What it takes to make room for `length`, when pages before `first_needed` are not needed.
   Growth plan(const GroupPolicy& policy, const RequestLength& length,
@@ -55,8 +56,8 @@ class PageRow {
   /// request is freed.
   void skip(PagePool& pool, std::int32_t first_needed);
 
-  /// Takes the pages of a growth. Requires that `shard` has as many.
-  void grow(PagePool& pool, const Growth& growth, ShardId shard);
+  /// Takes the pages of a growth. Requires that the shard of `claim` has as many.
+  void grow(PagePool& pool, const Growth& growth, const RowClaim& claim);
 
   /// Makes the pages that the first `num_tokens` tokens fill findable.
   void cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
