@@ -66,6 +66,13 @@ class OwningManager {
     held_.erase(&request);
   }
 
+  /// The core, while nobody else uses it.
+  template <typename Work>
+  auto with_core(std::string_view operation, Work work) {
+    const ExclusiveUse use(use_flag_, operation, "manager");
+    return work(*core_);
+  }
+
   /// The core and the requests that schedulers know by name, while nobody else uses them.
   template <typename Work>
   auto with_named(std::string_view operation, Work work) {
@@ -127,6 +134,9 @@ class OwningManager {
 
 /// Methods that take requests of schedulers' own classes: see scheduler_calls.cc.
 void bind_scheduler_calls(nb::class_<OwningManager>& manager);
+
+/// Methods for what is kept when requests have gone: see retention.cc.
+void bind_retention_calls(nb::class_<OwningManager>& manager);
 
 /// Methods for all requests of a step at once: see step_calls.cc.
 void bind_step_calls(nb::module_& m, nb::class_<OwningManager>& manager);
