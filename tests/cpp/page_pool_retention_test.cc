@@ -184,6 +184,10 @@ TEST_F(PagePoolRetentionTest, RefusesTermsAndQuotasOutOfRange) {
   expect_refused({.priority = -1}, "got -1");
   expect_refused({.ttl = 0}, "ttl must be >= 1, got 0");
   expect_refused({.tenant = -2}, "tenant must be >= 0, got -2");
+  for (const PageId after : {0, -2, 9, 2'147'483'647}) {
+    EXPECT_THROW((void)pool_.allocate(page, {.contiguous = true, .after = after}),
+                 std::out_of_range);
+  }
   EXPECT_THROW(pool_.set_tenant_quota(-1, 3), std::invalid_argument);
   EXPECT_THROW(pool_.set_tenant_quota(1, -1), std::invalid_argument);
   EXPECT_THROW(pool_.term(9), std::out_of_range);

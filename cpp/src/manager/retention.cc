@@ -29,10 +29,10 @@ RetentionTerm Retention::term_of(std::int32_t begin, std::int32_t end,
   const auto also = [&](const RetentionTerm& term) {
     if (!strongest || term.is_stronger_than(*strongest)) strongest = term;
   };
-  const std::int32_t prompt_end = std::min(end, num_prompt_tokens);
+  const std::int32_t prompt_end = std::max(std::min(end, num_prompt_tokens), begin);
   std::int32_t covered = begin;  // tokens of the prompt up to here are in a range
   for (const RetentionRange& range : ranges_) {
-    if (range.begin >= prompt_end || range.end <= begin) continue;
+    if (std::max(range.begin, begin) >= std::min(range.end, prompt_end)) continue;
     also({range.priority, range.ttl, term_.tenant});
     if (range.begin <= covered) covered = std::max(covered, range.end);
   }

@@ -17,6 +17,7 @@ RetentionLanes* PagePool::lanes_for(const RetentionTerm& term) {
 bool PagePool::allocate(std::span<PageId> out, const PageClaim& claim) {
   constexpr auto kOperation = "PagePool.allocate";
   check_shard(kOperation, claim.shard);
+  if (claim.after != kNoPage) check_page(kOperation, claim.after);
   const RetentionTerm checked = checked_term(kOperation, claim.term);
   if (out.size() > static_cast<std::size_t>(free_pages_.size(claim.shard))) return false;
   RetentionLanes* lanes = lanes_for(checked);

@@ -112,8 +112,8 @@ class PagePool {
   /// tenant whose quota allows no further page gives up its own free pages first. A quota never
   /// makes this return false.
   ///
-  /// Throws `std::out_of_range` for a foreign shard, `std::invalid_argument` for a term that is
-  /// out of range.
+  /// Throws `std::out_of_range` for a foreign shard and for an `after` not in `[1, num_pages)`,
+  /// `std::invalid_argument` for a term that is out of range.
   [[nodiscard]] bool allocate(std::span<PageId> out, const PageClaim& claim);
 
   /// Holds each page of `pages` once more, taking it out of the free queue if it was free.
