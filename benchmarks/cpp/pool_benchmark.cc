@@ -73,8 +73,8 @@ void pool_allocate_cache_free(benchmark::State& state) {
 }
 BENCHMARK(pool_allocate_cache_free)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge);
 
-// The same with `state.range(1)` tenants, each with pages of five priorities, some with a time limit,
-// and a quota that each comes over now and then. Lanes in use: up to ten a tenant and more.
+// The same with `state.range(1)` tenants, each with pages of five priorities, some with a time
+// limit, and a quota that each comes over now and then. Lanes in use: up to ten a tenant and more.
 void pool_retained_allocate_cache_free(benchmark::State& state) {
   const auto num_pages = static_cast<std::size_t>(state.range(0));
   const std::int64_t num_tenants = state.range(1);
@@ -99,8 +99,7 @@ void pool_retained_allocate_cache_free(benchmark::State& state) {
   for (auto _ : state) step();
   per_page(state, kBatch);
 }
-BENCHMARK(pool_retained_allocate_cache_free)
-    ->ArgsProduct({{kSmall, kMedium, kLarge}, {1, 100}});
+BENCHMARK(pool_retained_allocate_cache_free)->ArgsProduct({{kSmall, kMedium, kLarge}, {1, 100}});
 
 // The same on a list, a vector of iterators into it, and an unordered map.
 void std_allocate_cache_free(benchmark::State& state) {

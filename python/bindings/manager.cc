@@ -275,10 +275,10 @@ void bind_state(nb::class_<OwningManager>& manager) {
             return 1.0 - static_cast<double>(pool(m).num_free_pages()) / pool(m).num_pages();
           },
           "Share of the pages that is not free, from 0 to 1. The null page counts as used.")
-      .def(
-          "reset_prefix_cache", &OwningManager::reset_prefix_cache,
-          "Forgets all cached content. Returns False and does nothing while a request or a pin holds "
-          "pages.")
+      .def("reset_prefix_cache", &OwningManager::reset_prefix_cache,
+           "Forgets all cached content. Returns False and does nothing while a request or a pin "
+           "holds "
+           "pages.")
       .def(
           "check_invariants", [](const OwningManager& m) { m.core().check_invariants(); },
           "Raises RuntimeError naming what does not hold. For tests.");

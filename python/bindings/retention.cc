@@ -132,8 +132,7 @@ Example:
             return std::vector<RetentionRange>(self.ranges().begin(), self.ranges().end());
           },
           "The ranges, by rising start.")
-      .def_prop_ro("decode_priority",
-                   [](const Retention& self) { return self.decoded().priority; })
+      .def_prop_ro("decode_priority", [](const Retention& self) { return self.decoded().priority; })
       .def_prop_ro("decode_ttl",
                    [](const Retention& self) { return optional_ttl(self.decoded().ttl); });
 }

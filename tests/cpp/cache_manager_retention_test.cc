@@ -54,9 +54,10 @@ class CacheManagerRetentionTest : public testing::Test {
 };
 
 TEST_F(CacheManagerRetentionTest, PagesOfARequestAreOnTheTermsOfTheirTokens) {
-  Request& request = make_request(
-      10, 0, Retention({.tenant = 4}, {{.begin = 0, .end = 4, .priority = 90, .ttl = 7}},
-                       RetentionTerm{.priority = 20}));
+  Request& request =
+      make_request(10, 0,
+                   Retention({.tenant = 4}, {{.begin = 0, .end = 4, .priority = 90, .ttl = 7}},
+                             RetentionTerm{.priority = 20}));
   compute(request);
   request.append(tokens_of(6, 500));
   ASSERT_TRUE(manager_.allocate(request, 6));
@@ -109,8 +110,9 @@ TEST_F(CacheManagerRetentionTest, PinsAreCountedEach) {
   manager_.unpin(first);
   EXPECT_EQ(manager_.pins().num_pages(), 2);
   EXPECT_EQ(manager_.pins().num_pins(), 1);
-  EXPECT_THAT([&] { manager_.unpin(first); },
-              ThrowsMessage<std::invalid_argument>(HasSubstr("[CacheManager.unpin] there is no pin")));
+  EXPECT_THAT(
+      [&] { manager_.unpin(first); },
+      ThrowsMessage<std::invalid_argument>(HasSubstr("[CacheManager.unpin] there is no pin")));
   manager_.unpin(second);
   EXPECT_EQ(manager_.pool().num_free_pages(), 11);
 }
@@ -119,8 +121,8 @@ TEST_F(CacheManagerRetentionTest, OnlyCommittedPagesCanBePinned) {
   Request& request = make_request(8, 0);
   EXPECT_THROW(manager_.pin(request), std::invalid_argument);
   ASSERT_TRUE(manager_.allocate(request, 8));
-  EXPECT_THAT([&] { manager_.pin(request); }, ThrowsMessage<std::invalid_argument>(
-                                                  HasSubstr("has no committed pages")));
+  EXPECT_THAT([&] { manager_.pin(request); },
+              ThrowsMessage<std::invalid_argument>(HasSubstr("has no committed pages")));
   manager_.commit(request, 5);
   manager_.pin(request);
   EXPECT_EQ(manager_.pins().num_pages(), 1);

@@ -438,7 +438,8 @@ TEST_P(PagePoolRetentionGoldenTest, MatchesUnderRandomOperations) {
           break;
         }
         case 4: {
-          const auto term = random.below(2) == 0 ? std::optional(random_term(random)) : std::nullopt;
+          const auto term =
+              random.below(2) == 0 ? std::optional(random_term(random)) : std::nullopt;
           if (term) {
             pool.hold(std::span(&page, 1), *term);
           } else {
@@ -495,7 +496,8 @@ TEST_P(PagePoolRetentionGoldenTest, MatchesUnderRandomOperations) {
         }
         default:
           for (PageId p = 1; p < kPages; ++p) {
-            if (golden.at(p).ref == 0 || golden.at(p).content >= 0 || random.below(2) == 0) continue;
+            if (golden.at(p).ref == 0 || golden.at(p).content >= 0 || random.below(2) == 0)
+              continue;
             golden.at(p).content = static_cast<int>(next_content);
             pool.cache(p, hash_of(next_content++), 0);
           }

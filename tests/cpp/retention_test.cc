@@ -15,9 +15,9 @@ TEST(RetentionTest, IsForAllTokensWithoutRanges) {
 }
 
 TEST(RetentionTest, APageHasTheStrongestTermOfItsTokens) {
-  const Retention retention({.priority = 50, .tenant = 3},
-                            {{.begin = 8, .end = 12, .priority = 20},
-                             {.begin = 0, .end = 6, .priority = 90, .ttl = 5}});
+  const Retention retention(
+      {.priority = 50, .tenant = 3},
+      {{.begin = 8, .end = 12, .priority = 20}, {.begin = 0, .end = 6, .priority = 90, .ttl = 5}});
   const auto priority = [&](std::int32_t begin) {
     return retention.term_of(begin, begin + 4, 100).priority;
   };

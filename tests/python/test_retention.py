@@ -6,6 +6,7 @@ and any sequence of calls must give the same pages as `CacheManager`.
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import strategies as st
@@ -331,7 +332,7 @@ def test_evictions_are_exact_lru(is_idle):
 
 def run_lengths(pages):
     lengths = [1]
-    for left, right in zip(pages, pages[1:], strict=False):
+    for left, right in pairwise(pages):
         if right == left + 1:
             lengths[-1] += 1
         else:

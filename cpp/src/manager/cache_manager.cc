@@ -13,8 +13,7 @@ namespace {
 // Before the pool is made, which may be large.
 PageId check_sizes(PageId num_pages, const Coordinator& coordinator, std::int32_t max_model_len,
                    const CacheManagerOptions& options) {
-  if (options.as_easydel &&
-      (options.free_order != FreeOrder::kLru || options.prefer_contiguous)) {
+  if (options.as_easydel && (options.free_order != FreeOrder::kLru || options.prefer_contiguous)) {
     throw_value_error("CacheManager", "as_easydel needs free_order lru and no prefer_contiguous");
   }
   if (max_model_len < 1) {

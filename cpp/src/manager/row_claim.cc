@@ -12,7 +12,8 @@ RetentionTerm RowClaim::term_of(std::size_t i) const {
 
 bool RowClaim::allocate(PagePool& pool, std::span<PageId> row, std::size_t begin,
                         std::size_t end) const {
-  if (request == nullptr && !contiguous) return pool.allocate(row.subspan(begin, end - begin), shard);
+  if (request == nullptr && !contiguous)
+    return pool.allocate(row.subspan(begin, end - begin), shard);
   while (begin < end) {
     const RetentionTerm term = term_of(begin);
     std::size_t same_end = begin + 1;

@@ -109,13 +109,13 @@ std::vector<PageId> FreePages::in_order() const {
   if (!lanes_) return queued();
   auto order = lanes_->ranks();
   // Pages without content are no loss: see RetentionLanes::goes_after.
-  const bool is_blank_first = uncached_first_ || std::ranges::any_of(order, [](const auto& rank) {
-                                return !rank.is_over_quota &&
-                                       rank.priority < RetentionTerm::kDefaultPriority;
-                              });
+  const bool is_blank_first =
+      uncached_first_ || std::ranges::any_of(order, [](const auto& rank) {
+        return !rank.is_over_quota && rank.priority < RetentionTerm::kDefaultPriority;
+      });
   for (const PageId page : queued()) {
-    order.push_back({false, is_blank_first ? -1 : RetentionTerm::kDefaultPriority,
-                     at(page).freed_at, page});
+    order.push_back(
+        {false, is_blank_first ? -1 : RetentionTerm::kDefaultPriority, at(page).freed_at, page});
   }
   std::ranges::sort(order, {}, [](const auto& rank) {
     return std::tuple(!rank.is_over_quota, rank.priority, rank.freed_at);

@@ -71,7 +71,8 @@ void PagePool::hand_out(PageId page) {
 }
 
 bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
-  if (free_pages_.lanes() != nullptr) [[unlikely]] return allocate(out, PageClaim{.shard = shard});
+  if (free_pages_.lanes() != nullptr) [[unlikely]]
+    return allocate(out, PageClaim{.shard = shard});
   check_shard("PagePool.allocate", shard);
   if (out.size() > static_cast<std::size_t>(free_pages_.size(shard))) return false;
   for (PageId& page : out) {

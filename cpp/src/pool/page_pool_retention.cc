@@ -85,7 +85,8 @@ void PagePool::set_tenant_quota(TenantId tenant, std::optional<PageId> max_pages
 }
 
 PageId PagePool::num_tenant_pages(TenantId tenant) const {
-  if (tenant < 0) throw_value_error("PagePool.num_tenant_pages", "tenant must be >= 0, got ", tenant);
+  if (tenant < 0)
+    throw_value_error("PagePool.num_tenant_pages", "tenant must be >= 0, got ", tenant);
   const RetentionLanes* lanes = free_pages_.lanes();
   return lanes == nullptr ? 0 : lanes->num_pages_of(tenant);
 }

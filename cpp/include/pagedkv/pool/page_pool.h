@@ -19,7 +19,7 @@ namespace pagedkv {
 enum class FreeOrder {
   kLru,            ///< All are evicted in the order in which they were freed.
   kUncachedFirst,  ///< Those without content go first, the last ones freed before others, so that
-                   ///< no content is lost while there is one. vLLM's order (since 0.24).
+                   ///< no content is lost while there is one. vLLM's order.
 };
 
 /// What pages are allocated for.
@@ -48,8 +48,8 @@ struct PageClaim {
 /// quota that is not the default takes O(pages), and 4 bytes a page.
 ///
 /// Deterministic: the same calls give the same page ids. Nothing but `set_num_shards` and retention
-/// allocates after construction. `allocate`, `hold` and `free` are O(pages given), whatever the pool's size.
-/// Every call that throws leaves the pool as it was. Not thread-safe.
+/// allocates after construction. `allocate`, `hold` and `free` are O(pages given), whatever the
+/// pool's size. Every call that throws leaves the pool as it was. Not thread-safe.
 ///
 /// Invariant: a page other than 0 is in the free queue iff its `ref_count` is 0.
 class PagePool {

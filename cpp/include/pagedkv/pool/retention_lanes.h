@@ -175,10 +175,10 @@ class RetentionLanes {
   std::vector<std::int32_t> tags_;  // of a held page its term, of one in a lane the lane
   std::vector<Lane> lanes_;
   std::vector<LaneId> free_lanes_;
-  std::vector<LaneId> open_lanes_;                 // [term][shard]: where pages go now
-  std::vector<LaneOrder> tenant_lanes_;            // [tenant][shard]
-  std::vector<std::array<LaneOrder, 2>> fronts_;   // [shard][over quota]: first lane of each tenant
-  std::vector<PageId> sizes_;                      // [shard]
+  std::vector<LaneId> open_lanes_;                // [term][shard]: where pages go now
+  std::vector<LaneOrder> tenant_lanes_;           // [tenant][shard]
+  std::vector<std::array<LaneOrder, 2>> fronts_;  // [shard][over quota]: first lane of each tenant
+  std::vector<PageId> sizes_;                     // [shard]
   std::set<std::pair<std::int64_t, LaneId>> ends_;  // lanes that run out, soonest first
   std::int64_t now_ = 0;
 };
