@@ -106,6 +106,28 @@ void bench_chain(benchmark::State& state, const std::vector<TokenId>& tokens,
   state.SetItemsProcessed(state.iterations() * std::int64_t{kPromptTokens / kPageSize});  // pages
 }
 
+// Several prompts at once, as `match_requests` hashes those that arrive together.
+void bench_runs(benchmark::State& state, const std::vector<TokenId>& tokens,
+                HashAlgorithm algorithm, std::size_t num_prompts) {
+  const PageHasher hasher(algorithm);
+  std::vector<std::vector<PageHash>> digests(num_prompts);
+  std::vector<PageRun> runs;
+  for (auto& each : digests) {
+    each.resize(kPromptTokens / kPageSize);
+    runs.push_back({hasher.root(), tokens, each});
+  }
+  for (auto _ : state) {
+    hash_runs(runs, algorithm);
+    benchmark::DoNotOptimize(digests);
+  }
+  state.SetItemsProcessed(state.iterations() *
+                          static_cast<std::int64_t>(num_prompts * kPromptTokens));  // tokens
+  state.counters["ns_per_page"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) *
+                             static_cast<double>(num_prompts) * (kPromptTokens / kPageSize) * 1e-9,
+                         benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
 void bench_xxh3(benchmark::State& state) {
   const std::vector<std::byte> message(static_cast<std::size_t>(state.range(0)), std::byte{7});
   for (auto _ : state) benchmark::DoNotOptimize(xxh3_128(message));
@@ -132,6 +154,13 @@ void register_all() {
                                    tokens, algorithm);
       benchmark::RegisterBenchmark(("hash_prompt_8k_tokens" + suffixes).c_str(), bench_chain,
                                    tokens, algorithm, ExtraKeys());
+    }
+    for (const HashAlgorithm algorithm : {HashAlgorithm::kSha256Cbor, HashAlgorithm::kPagedkv}) {
+      for (const std::size_t num_prompts : {1, 2, 8}) {
+        const std::string prompts_name = "hash_" + std::to_string(num_prompts) + "_prompts/";
+        benchmark::RegisterBenchmark((prompts_name + std::string(name(algorithm)) + suffix).c_str(),
+                                     bench_runs, tokens, algorithm, num_prompts);
+      }
     }
     const ExtraKeys keys(LoraKey{"adapter", "/models/adapter"}, {{"image", 100, 576}}, "tenant");
     benchmark::RegisterBenchmark(("hash_prompt_8k_tokens/sha256_cbor_with_keys" + suffix).c_str(),

@@ -3,31 +3,40 @@
 // sizes, in one run: the cost of an operation must not grow with the pool.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
 #include <list>
 #include <random>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
+#include "pagedkv/policy/group_policy.h"
 #include "pagedkv/pool/page_pool.h"
 
 namespace pagedkv {
 namespace {
 
-constexpr std::int64_t kSmall = 10'000;
-constexpr std::int64_t kMedium = 100'000;
-constexpr std::int64_t kLarge = 1'000'000;
+constexpr std::int64_t kSmall = 100'000;
+constexpr std::int64_t kMedium = 1'000'000;
+constexpr std::int64_t kLarge = 10'000'000;
 
 // Pages of a step: what a decode batch takes and gives back.
 constexpr std::size_t kBatch = 64;
 
+// SplitMix64 (Steele, Lea and Flood, 2014).
+std::uint64_t mixed(std::uint64_t number) {
+  number = (number ^ (number >> 30)) * 0xbf58476d1ce4e5b9U;
+  number = (number ^ (number >> 27)) * 0x94d049bb133111ebU;
+  return number ^ (number >> 31);
+}
+
 PageHash hash_of(std::uint64_t number) {
-  std::mt19937_64 random(number);
   PageHash hash;
   for (std::size_t word = 0; word < 4; ++word) {
-    const std::uint64_t bits = random();
+    const std::uint64_t bits = mixed((4 * number + word + 1) * 0x9e3779b97f4a7c15U);
     std::memcpy(hash.bytes.data() + 8 * word, &bits, sizeof bits);
   }
   return hash;
@@ -149,6 +158,34 @@ void pool_find(benchmark::State& state) {
   per_page(state, kBatch);
 }
 BENCHMARK(pool_find)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge);
+
+// Looks up one prompt of 131,072 tokens, all of whose pages are cached, scattered over the pool.
+void match_128k_tokens(benchmark::State& state) {
+  constexpr std::int32_t kPageSize = 16;
+  constexpr std::int32_t kNumTokens = 131'072;
+  const auto num_pages = static_cast<std::size_t>(state.range(0));
+  PagePool pool(static_cast<PageId>(num_pages));
+  std::vector<PageId> pages(num_pages - 1);
+  if (!pool.allocate(pages)) state.SkipWithError("the pool is full");
+  std::shuffle(pages.begin(), pages.end(), std::mt19937_64(1));
+  const auto hashes = hashes_of(num_pages);
+  for (std::size_t i = 0; i < pages.size(); ++i) pool.cache(pages[i], hashes[i], 0);
+  const auto policy = make_policy(
+      0, FullAttentionSpec(
+             {.page_size = kPageSize, .num_kv_heads = 1, .head_size = 1, .dtype = DType("int8")}));
+  const std::size_t num_prompts = (num_pages - 1) / (kNumTokens / kPageSize);
+  std::vector<PageId> hit;
+  std::size_t prompt = 0;
+  for (auto _ : state) {
+    const auto of_prompt = std::span(hashes).subspan(prompt * (kNumTokens / kPageSize));
+    if (policy->find_longest_hit(pool, {of_prompt, 1}, kNumTokens, 0, hit) != kNumTokens) {
+      state.SkipWithError("not all of the prompt was found");
+    }
+    prompt = (prompt + 1) % num_prompts;
+  }
+  per_page(state, kNumTokens / kPageSize);
+}
+BENCHMARK(match_128k_tokens)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge)->Unit(benchmark::kMicrosecond);
 
 void std_find(benchmark::State& state) {
   const auto num_pages = static_cast<std::size_t>(state.range(0));

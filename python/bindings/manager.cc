@@ -98,15 +98,19 @@ Raises:
           "allocate",
           [](OwningManager& self, Request& request, std::int32_t num_new_tokens,
              std::int32_t num_cached_tokens, std::int32_t num_lookahead_tokens,
-             std::optional<ShardId> dp_shard) {
+             std::optional<ShardId> dp_shard, std::int32_t watermark_pages,
+             bool full_sequence_must_fit) {
             return self.allocate(request,
                                  {.num_new_tokens = num_new_tokens,
                                   .num_cached_tokens = num_cached_tokens,
                                   .num_lookahead_tokens = num_lookahead_tokens,
-                                  .shard = shard_of(self, "CacheManager.allocate", dp_shard)});
+                                  .shard = shard_of(self, "CacheManager.allocate", dp_shard),
+                                  .watermark_pages = watermark_pages,
+                                  .full_sequence_must_fit = full_sequence_must_fit});
           },
           "request"_a, "num_new_tokens"_a, nb::kw_only(), "num_cached_tokens"_a = 0,
-          "num_lookahead_tokens"_a = 0, "dp_shard"_a = nb::none(), R"doc(
+          "num_lookahead_tokens"_a = 0, "dp_shard"_a = nb::none(), "watermark_pages"_a = 0,
+          "full_sequence_must_fit"_a = false, R"doc(
 Makes room for ``num_new_tokens`` tokens after those computed, and for draft tokens after those.
 
 Pages that a group needs no more are given back first: those a sliding window has left behind, those
@@ -125,6 +129,10 @@ Args:
     ``max_model_len`` allows.
   dp_shard: Where new pages come from; anywhere if None. A request stays in the shard that its
     pages are in, whatever is given here.
+  watermark_pages: Pages that must stay free if the request takes any: when a new request is let
+    in, what the running ones are going to need.
+  full_sequence_must_fit: Return False unless all tokens of the request would fit now, as far as each
+    group keeps them, though room is made for the new ones alone (the idea is vLLM's).
 
 Returns:
   False if too few pages are free: then nothing is done.
@@ -139,6 +147,9 @@ Says that the K/V of the first ``num_computed_tokens`` tokens is in the pages.
 
 Call it when the step that computes them is launched, before anything that reads the pages is: from
 now on other requests find the full pages.
+
+Returns:
+  Whether a row of the page table has changed, which it may in a manager with ``deduplicate``.
 
 Raises:
   ValueError: If the request holds no pages, has no room for that many tokens, or has more computed.
@@ -305,7 +316,7 @@ tables may be read at any time. Deterministic: the same calls give the same page
          std::int32_t max_model_len, bool enable_caching, bool use_eagle,
          std::string_view hash_algorithm, std::optional<std::string_view> hash_seed,
          std::optional<std::int32_t> hash_page_size, std::int32_t data_parallel_size,
-         bool as_easydel, std::string_view free_order, bool prefer_contiguous) {
+         bool as_easydel, bool deduplicate, std::string_view free_order, bool prefer_contiguous) {
         const PageHasher hasher(hash_algorithm_named(hash_algorithm),
                                 hash_seed.value_or(kDefaultHashSeed));
         new (self) OwningManager(num_pages, kv_cache_groups, max_model_len,
@@ -314,6 +325,7 @@ tables may be read at any time. Deterministic: the same calls give the same page
                                   .hasher = hasher,
                                   .hash_page_size = hash_page_size,
                                   .num_shards = data_parallel_size,
+                                  .deduplicate = deduplicate,
                                   .as_easydel = as_easydel,
                                   .free_order = free_order_named(free_order),
                                   .prefer_contiguous = prefer_contiguous});
@@ -321,7 +333,8 @@ tables may be read at any time. Deterministic: the same calls give the same page
       "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
       "use_eagle"_a = false, nb::kw_only(), "hash_algorithm"_a = "sha256_cbor",
       "hash_seed"_a = nb::none(), "hash_page_size"_a = nb::none(), "data_parallel_size"_a = 1,
-      "as_easydel"_a = false, "free_order"_a = "lru", "prefer_contiguous"_a = false, R"doc(
+      "as_easydel"_a = false, "deduplicate"_a = false, "free_order"_a = "lru",
+      "prefer_contiguous"_a = false, R"doc(
 Makes an empty cache.
 
 Args:
@@ -338,6 +351,9 @@ Args:
     every group's page size.
   data_parallel_size: Shards of the pool: contiguous ranges of page ids of equal size.
   as_easydel: Give the same pages as EasyDeL 0.3.0, one by one, also where that is more than needed.
+  deduplicate: ``commit`` lets go of a page whose content another page holds already, in favour of
+    that one. Otherwise requests that compute the same prefix at the same time keep a copy each, and
+    page tables only ever grow (as vLLM's do).
   free_order: Which free pages are allocated first: "lru", those that were given back first, or
     "uncached_first", those without content first, as in vLLM.
   prefer_contiguous: Give the pages of each call in rising order, and take pages right after a
@@ -356,6 +372,7 @@ Example:
     >>> manager.allocate(first, 10), manager.page_ids(first).tolist()
     (True, [1, 2, 3])
     >>> manager.commit(first, 10)
+    False
     >>> second = Request("second", range(10))
     >>> manager.match(second)
     8
@@ -363,6 +380,7 @@ Example:
     (True, [1, 2, 4])
 )doc");
   bind_step_calls(m, manager);  // first: an array of handles would be tried as a list of requests
+  bind_fork_calls(m, manager);
   bind_life_of_a_request(manager);
   bind_arrays(manager);
   bind_state(manager);

@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "bindings.h"
 #include "gil.h"
@@ -49,10 +51,20 @@ class OwningManager {
     return done;
   }
 
-  void commit(Request& request, std::int32_t num_computed_tokens) {
+  bool commit(Request& request, std::int32_t num_computed_tokens) {
     const Use use(*this, request, "CacheManager.commit");
     hash(request);
-    core_->commit(request, num_computed_tokens);
+    return core_->commit(request, num_computed_tokens);
+  }
+
+  bool fork(Request& parent, Request& child, std::vector<PageCopies>& copies) {
+    constexpr auto kOperation = "CacheManager.fork";
+    const Use use(*this, parent, kOperation);
+    std::optional<ExclusiveUse> use_of_child;
+    if (&child != &parent) use_of_child.emplace(child.use_flag(), kOperation, "request");
+    const bool done = core_->fork(parent, child, copies);
+    if (done) held_.emplace(&child, nb::find(child));
+    return done;
   }
 
   bool reset_prefix_cache() {
@@ -137,6 +149,9 @@ void bind_scheduler_calls(nb::class_<OwningManager>& manager);
 
 /// Methods for what is kept when requests have gone: see retention.cc.
 void bind_retention_calls(nb::class_<OwningManager>& manager);
+
+/// Methods for requests that go on from others: see fork_calls.cc.
+void bind_fork_calls(nb::module_& m, nb::class_<OwningManager>& manager);
 
 /// Methods for all requests of a step at once: see step_calls.cc.
 void bind_step_calls(nb::module_& m, nb::class_<OwningManager>& manager);

@@ -3,6 +3,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -138,6 +139,22 @@ Example:
     >>> request.truncate(4)
     >>> request.tokens.tolist()
     [11, 12, 13, 14]
+)doc")
+      .def(
+          "copy",
+          [](const Request& request, std::string request_id) {
+            const auto tokens = request.tokens();
+            return std::make_unique<Request>(std::move(request_id),
+                                             std::vector(tokens.begin(), tokens.end()),
+                                             request.extra_keys(), request.num_encoder_tokens());
+          },
+          "request_id"_a, R"doc(
+A request of the same tokens and extra keys, which holds no pages: for ``CacheManager.fork``.
+
+Example:
+
+    >>> Request("a", [11, 12]).copy("b")
+    Request('b', num_tokens=2, num_computed_tokens=0)
 )doc")
       .def(
           "page_hash",

@@ -43,6 +43,20 @@ void RequestHandles::remove(RequestHandle handle) {
   free_.push_back(static_cast<std::uint32_t>(&entry - entries_.data()));
 }
 
+RequestHandles::Entry& RequestHandles::at(std::span<const RequestHandle> handles, std::size_t i,
+                                          const char* operation) {
+  Entry* entry = find(handles[i]);
+  if (entry == nullptr) {
+    throw_value_error(operation, "handle ", handles[i], " at position ", i,
+                      " is of no request (removed already, or never added)");
+  }
+  if (entry->request->use_flag().in_use()) {
+    throw std::runtime_error(error_message(operation, "request '", entry->request->request_id(),
+                                           "' is in use by another thread"));
+  }
+  return *entry;
+}
+
 std::span<Request* const> RequestHandles::resolve(std::span<const RequestHandle> handles,
                                                   const char* operation) {
   resolved_.resize(handles.size());
@@ -51,22 +65,24 @@ std::span<Request* const> RequestHandles::resolve(std::span<const RequestHandle>
     call_ = 1;
   }
   for (std::size_t i = 0; i < handles.size(); ++i) {
-    Entry* entry = find(handles[i]);
-    if (entry == nullptr) {
-      throw_value_error(operation, "handle ", handles[i], " at position ", i,
-                        " is of no request (removed already, or never added)");
-    }
-    if (std::exchange(entry->last_call, call_) == call_) {
-      throw_value_error(operation, "request '", entry->request->request_id(),
+    Entry& entry = at(handles, i, operation);
+    if (std::exchange(entry.last_call, call_) == call_) {
+      throw_value_error(operation, "request '", entry.request->request_id(),
                         "' is there twice, the second time at position ", i);
     }
-    if (entry->request->use_flag().in_use()) {
-      throw std::runtime_error(error_message(operation, "request '", entry->request->request_id(),
-                                             "' is in use by another thread"));
-    }
-    resolved_[i] = entry->request;
+    resolved_[i] = entry.request;
   }
   return resolved_;
+}
+
+std::vector<Request*> RequestHandles::resolve_repeated(std::span<const RequestHandle> handles,
+                                                       const char* operation) {
+  std::vector<Request*> requests;
+  requests.reserve(handles.size());
+  for (std::size_t i = 0; i < handles.size(); ++i) {
+    requests.push_back(at(handles, i, operation).request);
+  }
+  return requests;
 }
 
 void RequestHandles::clear() {

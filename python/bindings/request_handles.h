@@ -29,6 +29,10 @@ class RequestHandles {
   /// `std::runtime_error` if another thread uses the request.
   std::span<Request* const> resolve(std::span<const RequestHandle> handles, const char* operation);
 
+  /// As `resolve`, but a handle may be there twice, and the requests are the caller's to keep.
+  std::vector<Request*> resolve_repeated(std::span<const RequestHandle> handles,
+                                         const char* operation);
+
   void clear();
 
   /// For Python's cycle collector.
@@ -43,6 +47,7 @@ class RequestHandles {
   };
 
   Entry* find(RequestHandle handle);
+  Entry& at(std::span<const RequestHandle> handles, std::size_t i, const char* operation);
 
   std::vector<Entry> entries_;
   std::unordered_set<const Request*> known_;

@@ -2,6 +2,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <vector>
@@ -11,17 +12,12 @@
 #include "pagedkv/batch/batch_tables.h"
 #include "pagedkv/batch/step.h"
 #include "pagedkv/error.h"
+#include "step_arrays.h"
 
 // One call for all requests of a scheduler's step: arrays of handles and counts in, arrays out, and
 // no Python object a request or a page.
 namespace pagedkv {
 namespace {
-
-using HandleArray = nb::ndarray<const RequestHandle, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-std::span<const RequestHandle> values_of(const HandleArray& handles) {
-  return {handles.data(), handles.shape(0)};
-}
 
 std::span<const Request* const> read_only(std::span<Request* const> requests) {
   return {const_cast<const Request* const*>(requests.data()), requests.size()};
@@ -81,32 +77,67 @@ void free_requests(OwningManager& manager, const HandleArray& handles) {
   });
 }
 
-Int32Array match_requests(OwningManager& manager, const HandleArray& handles) {
-  constexpr auto kOperation = "CacheManager.match_requests";
-  Int32Array counts = new_int32_array({handles.shape(0)});
-  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    const auto requests = known.resolve(values_of(handles), kOperation);
+// One shard a request, where any are given.
+class ShardInput {
+ public:
+  ShardInput(nb::handle dp_shards, const char* operation) {
+    if (!dp_shards.is_none()) values_.emplace(dp_shards, operation, "dp_shards");
+  }
+
+  operator std::span<const ShardId>() const {
+    return values_ ? std::span<const ShardId>(*values_) : std::span<const ShardId>();
+  }
+
+ private:
+  std::optional<Int32Input> values_;
+};
+
+// Hashes and looks up without Python's lock, if that is long.
+template <typename Match>
+void match_all(OwningManager& manager, const HandleArray& handles, const char* operation,
+               Match match) {
+  manager.with_handles(operation, [&](CacheManager& core, RequestHandles& known) {
+    const auto requests = known.resolve(values_of(handles), operation);
     std::int64_t num_pages = 0;
     for (const Request* request : requests) {
       num_pages += request->num_tokens() / core.hash_page_size();
     }
-    without_gil_if_long(num_pages, [&] {
-      for (std::size_t i = 0; i < requests.size(); ++i) {
-        const ExclusiveUse use(requests[i]->use_flag(), kOperation, "request");
-        counts.data()[i] = core.match(*requests[i]);
-      }
-    });
+    std::deque<ExclusiveUse> uses;
+    for (Request* request : requests) uses.emplace_back(request->use_flag(), operation, "request");
+    without_gil_if_long(num_pages, [&] { match(core, requests); });
+  });
+}
+
+Int32Array match_requests(OwningManager& manager, const HandleArray& handles,
+                          nb::handle dp_shards) {
+  constexpr auto kOperation = "CacheManager.match_requests";
+  const ShardInput shards(dp_shards, kOperation);
+  Int32Array counts = new_int32_array({handles.shape(0)});
+  match_all(manager, handles, kOperation, [&](CacheManager& core, auto requests) {
+    match_step(core, requests, shards, span_of(counts));
+  });
+  return counts;
+}
+
+Int32Array match_shards(OwningManager& manager, const HandleArray& handles) {
+  const auto num_shards = static_cast<std::size_t>(manager.core().pool().shards().size());
+  Int32Array counts = new_int32_array({handles.shape(0), num_shards});
+  match_all(manager, handles, "CacheManager.match_shards", [&](CacheManager& core, auto requests) {
+    match_step_in_shards(core, requests, span_of(counts));
   });
   return counts;
 }
 
 StepGrant allocate_requests(OwningManager& manager, const HandleArray& handles,
                             nb::handle num_new_tokens, nb::handle num_cached_tokens,
-                            std::int32_t num_lookahead_tokens) {
+                            std::int32_t num_lookahead_tokens, nb::handle dp_shards,
+                            std::int32_t watermark_pages, bool full_sequence_must_fit) {
   constexpr auto kOperation = "CacheManager.allocate_step";
   const Int32Input new_tokens(num_new_tokens, kOperation, "num_new_tokens");
   std::optional<Int32Input> cached_tokens;
-  StepDemand demand{new_tokens, {}, num_lookahead_tokens};
+  const ShardInput shards(dp_shards, kOperation);
+  StepDemand demand{
+      new_tokens, {}, num_lookahead_tokens, shards, watermark_pages, full_sequence_must_fit};
   if (!num_cached_tokens.is_none()) {
     cached_tokens.emplace(num_cached_tokens, kOperation, "num_cached_tokens");
     demand.num_cached_tokens = *cached_tokens;
@@ -116,13 +147,16 @@ StepGrant allocate_requests(OwningManager& manager, const HandleArray& handles,
   });
 }
 
-void commit_requests(OwningManager& manager, const HandleArray& handles,
-                     nb::handle num_new_tokens) {
+std::optional<Int32Array> commit_requests(OwningManager& manager, const HandleArray& handles,
+                                          nb::handle num_new_tokens) {
   constexpr auto kOperation = "CacheManager.commit_step";
   const Int32Input counts(num_new_tokens, kOperation, "num_new_tokens");
-  manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    commit_step(core, known.resolve(values_of(handles), kOperation), counts);
-  });
+  return manager.with_handles(
+      kOperation, [&](CacheManager& core, RequestHandles& known) -> std::optional<Int32Array> {
+        const auto changed =
+            commit_step(core, known.resolve(values_of(handles), kOperation), counts);
+        return core.deduplicate() ? std::optional(copy_of(changed)) : std::nullopt;
+      });
 }
 
 void append_tokens(OwningManager& manager, const HandleArray& handles, nb::handle tokens) {
@@ -227,16 +261,34 @@ Raises:
   ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
     manager. Then nothing is done.
 )doc")
-      .def("match_requests", &match_requests, "handles"_a.noconvert(), R"doc(
+      .def("match_requests", &match_requests, "handles"_a.noconvert(), nb::kw_only(),
+           "dp_shards"_a = nb::none(), R"doc(
 As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
 
-Long prompts are hashed and looked up without Python's lock.
+Prompts are hashed two at a time. Long ones are hashed and looked up without Python's lock.
+
+Args:
+  handles: int64 ``[n]``, from ``add_requests``.
+  dp_shards: int32 ``[n]``: the data-parallel shard in which each is looked for, -1 for anywhere.
 
 Raises:
-  ValueError: As ``match``, and if a handle is of no request, or there twice.
+  ValueError: As ``match``; if there is not one shard a request; if a handle is of no request, or
+    there twice.
+  IndexError: If a shard is none.
+)doc")
+      .def("match_shards", &match_shards, "handles"_a.noconvert(), R"doc(
+How many tokens of each request's prefix are cached in each data-parallel shard.
+
+For schedulers that choose the shard that holds most: int32, shape
+``[len(handles), data_parallel_size]``.
+
+Raises:
+  ValueError: As ``match_requests``.
 )doc")
       .def("allocate_step", &allocate_requests, "handles"_a.noconvert(), "num_new_tokens"_a,
-           nb::kw_only(), "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0, R"doc(
+           nb::kw_only(), "num_cached_tokens"_a = nb::none(), "num_lookahead_tokens"_a = 0,
+           "dp_shards"_a = nb::none(), "watermark_pages"_a = 0, "full_sequence_must_fit"_a = false,
+           R"doc(
 As ``allocate`` for each in turn, up to the first that does not fit.
 
 A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
@@ -246,6 +298,9 @@ Args:
   num_new_tokens: int32 ``[n]``, each at least 1.
   num_cached_tokens: int32 ``[n]``; 0 for each if None.
   num_lookahead_tokens: Draft tokens of each.
+  dp_shards: int32 ``[n]``: the shard that each gets pages from, -1 for anywhere.
+  watermark_pages: As in ``allocate``, of the requests that hold no pages yet.
+  full_sequence_must_fit: As in ``allocate``, of the requests that hold no pages yet.
 
 Returns:
   How many have room, and the pages that were added.
@@ -260,6 +315,10 @@ As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed alr
 Args:
   handles: int64 ``[n]``, from ``add_requests``.
   num_new_tokens: int32 ``[n]``, each >= 0.
+
+Returns:
+  In a manager with ``deduplicate``, positions of the requests whose page table rows changed: int32,
+  rising. None in others, where no row changes.
 
 Raises:
   ValueError: As ``commit``; if there is not one count a request; if a handle is of no request, or

@@ -27,6 +27,7 @@ from pagedkv._core import Retention as Retention
 from pagedkv._core import RetentionRange as RetentionRange
 from pagedkv._core import SinkFullAttentionSpec as SinkFullAttentionSpec
 from pagedkv._core import SlidingWindowSpec as SlidingWindowSpec
+from pagedkv._core import StepFork as StepFork
 from pagedkv._core import StepGrant as StepGrant
 from pagedkv._core import hash_algorithms as hash_algorithms
 from pagedkv._core import hash_page as hash_page

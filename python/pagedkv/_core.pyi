@@ -1066,6 +1066,16 @@ class Request:
             [11, 12, 13, 14]
         """
 
+    def copy(self, request_id: str) -> Request:
+        """
+        A request of the same tokens and extra keys, which holds no pages: for ``CacheManager.fork``.
+
+        Example:
+
+            >>> Request("a", [11, 12]).copy("b")
+            Request('b', num_tokens=2, num_computed_tokens=0)
+        """
+
     def page_hash(self, page: int) -> bytes:
         """
         The digest that names the content of full page ``page``: equal for requests that share it.
@@ -1256,7 +1266,7 @@ class CacheManager:
     ``allocate`` that returns False, leave everything as it was.
     """
 
-    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None, data_parallel_size: int = 1, as_easydel: bool = False, free_order: str = 'lru', prefer_contiguous: bool = False) -> None:
+    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None, data_parallel_size: int = 1, as_easydel: bool = False, deduplicate: bool = False) -> None:
         """
         Makes an empty cache.
 
@@ -1274,10 +1284,9 @@ class CacheManager:
             every group's page size.
           data_parallel_size: Shards of the pool: contiguous ranges of page ids of equal size.
           as_easydel: Give the same pages as EasyDeL 0.3.0, one by one, also where that is more than needed.
-          free_order: Which free pages are allocated first: "lru", those that were given back first, or
-            "uncached_first", those without content first, as in vLLM.
-          prefer_contiguous: Give the pages of each call in rising order, and take pages right after a
-            request's last where those are free and without content. Rows then have fewer contiguous runs.
+          deduplicate: ``commit`` lets go of a page whose content another page holds already, in favour of
+            that one. Otherwise requests that compute the same prefix at the same time keep a copy each, and
+            page tables only ever grow (as vLLM's do).
 
         Raises:
           ValueError: If a size is below 1, ``data_parallel_size`` does not divide ``num_pages``, there are no groups, ``hash_page_size`` does not divide every
@@ -1292,6 +1301,7 @@ class CacheManager:
             >>> manager.allocate(first, 10), manager.page_ids(first).tolist()
             (True, [1, 2, 3])
             >>> manager.commit(first, 10)
+            False
             >>> second = Request("second", range(10))
             >>> manager.match(second)
             8
@@ -1322,17 +1332,34 @@ class CacheManager:
             manager. Then nothing is done.
         """
 
-    def match_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.int32]:
+    def match_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], *, dp_shards: object | None = None) -> NDArray[numpy.int32]:
         """
         As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
 
-        Long prompts are hashed and looked up without Python's lock.
+        Prompts are hashed two at a time. Long ones are hashed and looked up without Python's lock.
+
+        Args:
+          handles: int64 ``[n]``, from ``add_requests``.
+          dp_shards: int32 ``[n]``: the data-parallel shard in which each is looked for, -1 for anywhere.
 
         Raises:
-          ValueError: As ``match``, and if a handle is of no request, or there twice.
+          ValueError: As ``match``; if there is not one shard a request; if a handle is of no request, or
+            there twice.
+          IndexError: If a shard is none.
         """
 
-    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0) -> StepGrant:
+    def match_shards(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.int32]:
+        """
+        How many tokens of each request's prefix are cached in each data-parallel shard.
+
+        For schedulers that choose the shard that holds most: int32, shape
+        ``[len(handles), data_parallel_size]``.
+
+        Raises:
+          ValueError: As ``match_requests``.
+        """
+
+    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0, dp_shards: object | None = None, watermark_pages: int = 0, full_sequence_must_fit: bool = False) -> StepGrant:
         """
         As ``allocate`` for each in turn, up to the first that does not fit.
 
@@ -1343,6 +1370,9 @@ class CacheManager:
           num_new_tokens: int32 ``[n]``, each at least 1.
           num_cached_tokens: int32 ``[n]``; 0 for each if None.
           num_lookahead_tokens: Draft tokens of each.
+          dp_shards: int32 ``[n]``: the shard that each gets pages from, -1 for anywhere.
+          watermark_pages: As in ``allocate``, of the requests that hold no pages yet.
+          full_sequence_must_fit: As in ``allocate``, of the requests that hold no pages yet.
 
         Returns:
           How many have room, and the pages that were added.
@@ -1352,13 +1382,17 @@ class CacheManager:
             there twice. Then nothing is done.
         """
 
-    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object) -> None:
+    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object) -> NDArray[numpy.int32] | None:
         """
         As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
 
         Args:
           handles: int64 ``[n]``, from ``add_requests``.
           num_new_tokens: int32 ``[n]``, each >= 0.
+
+        Returns:
+          In a manager with ``deduplicate``, positions of the requests whose page table rows changed: int32,
+          rising. None in others, where no row changes.
 
         Raises:
           ValueError: As ``commit``; if there is not one count a request; if a handle is of no request, or
@@ -1438,6 +1472,55 @@ class CacheManager:
           IndexError: If ``group`` is not a group.
         """
 
+    def fork(self, parent: Request, child: Request) -> list[NDArray[numpy.int32]] | None:
+        """
+        Lets ``child`` go on from the computed tokens of ``parent``: for beam search, and for several answers
+        to one prompt.
+
+        Both hold the pages that are final. Of a page that is written to again (one that is not full, or the
+        state of a state-space layer) the child gets one of its own, and the content is to be copied. Nothing
+        is computed or hashed again, and caching need not be on.
+
+        Args:
+          parent: Holds pages, and has computed tokens. Tokens computed now cannot be truncated any more.
+          child: Holds no pages. Begins with the computed tokens of ``parent``, and has its extra keys:
+            ``parent.copy(request_id)``, for example.
+
+        Returns:
+          For each group the pages to copy before the next step of either request: int32 ``[n, 2]``, source
+          and target. None if too few pages are free: then nothing is done.
+
+        Raises:
+          ValueError: If ``parent`` holds no pages or has no computed tokens; if ``child`` holds pages, begins
+            with other tokens, or has other extra keys or another number of encoder tokens.
+
+        Example:
+
+            >>> spec = FullAttentionSpec(page_size=4, num_kv_heads=1, head_size=64, dtype="bfloat16")
+            >>> manager = CacheManager(16, [CacheGroupSpec(spec)], max_model_len=64)
+            >>> parent = Request("parent", range(10))
+            >>> manager.allocate(parent, 10), manager.commit(parent, 10)
+            (True, False)
+            >>> child = parent.copy("child")
+            >>> [pairs.tolist() for pairs in manager.fork(parent, child)]
+            [[[3, 4]]]
+            >>> manager.page_table([parent, child]).tolist()
+            [[1, 2, 3], [1, 2, 4]]
+        """
+
+    def fork_requests(self, parents: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], children: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> StepFork:
+        """
+        As ``fork`` of ``children[i]`` from ``parents[i]``, in turn, up to the first that does not fit.
+
+        Args:
+          parents: int64 ``[n]``, from ``add_requests``. One may be there more than once.
+          children: int64 ``[n]``, from ``add_requests``.
+
+        Raises:
+          ValueError: As ``fork``; if there is not one parent a child; if a handle is of no request, or a
+            child there twice. Then nothing is done.
+        """
+
     def match(self, request: Request, *, dp_shard: int | None = None) -> int:
         """
         Tokens of the longest prefix of ``request`` that is cached in every group, as far as each needs it.
@@ -1456,7 +1539,7 @@ class CacheManager:
           RuntimeError: If another thread uses the manager or the request.
         """
 
-    def allocate(self, request: Request, num_new_tokens: int, *, num_cached_tokens: int = 0, num_lookahead_tokens: int = 0, dp_shard: int | None = None) -> bool:
+    def allocate(self, request: Request, num_new_tokens: int, *, num_cached_tokens: int = 0, num_lookahead_tokens: int = 0, dp_shard: int | None = None, watermark_pages: int = 0, full_sequence_must_fit: bool = False) -> bool:
         """
         Makes room for ``num_new_tokens`` tokens after those computed, and for draft tokens after those.
 
@@ -1476,6 +1559,10 @@ class CacheManager:
             ``max_model_len`` allows.
           dp_shard: Where new pages come from; anywhere if None. A request stays in the shard that its
             pages are in, whatever is given here.
+          watermark_pages: Pages that must stay free if the request takes any: when a new request is let
+            in, what the running ones are going to need.
+          full_sequence_must_fit: Return False unless all tokens of the request would fit now, as far as each
+            group keeps them, though room is made for the new ones alone (the idea is vLLM's).
 
         Returns:
           False if too few pages are free: then nothing is done.
@@ -1486,12 +1573,15 @@ class CacheManager:
           IndexError: If ``dp_shard`` is not a shard.
         """
 
-    def commit(self, request: Request, num_computed_tokens: int) -> None:
+    def commit(self, request: Request, num_computed_tokens: int) -> bool:
         """
         Says that the K/V of the first ``num_computed_tokens`` tokens is in the pages.
 
         Call it when the step that computes them is launched, before anything that reads the pages is: from
         now on other requests find the full pages.
+
+        Returns:
+          Whether a row of the page table has changed, which it may in a manager with ``deduplicate``.
 
         Raises:
           ValueError: If the request holds no pages, has no room for that many tokens, or has more computed.
@@ -1783,4 +1873,18 @@ class StepGrant:
         """
         Where each request's are in ``new_page_ids``: those of request ``i`` are from entry ``i`` on to before
         entry ``i + 1``. int32 ``[num_requests + 1]``.
+        """
+
+class StepFork:
+    """What the children of a step's forks were given."""
+
+    @property
+    def num_requests(self) -> int:
+        """
+        The first so many children were forked; nothing was done for the others.
+        """
+
+    def page_copies(self, group: int = 0) -> NDArray[numpy.int32]:
+        """
+        Pages to copy before the next step of parents or children: int32 ``[n, 2]``, source and target.
         """

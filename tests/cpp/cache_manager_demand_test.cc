@@ -9,6 +9,7 @@
 
 #include "groups.h"
 #include "pagedkv/manager/cache_manager.h"
+#include "pagedkv/policy/group_policy.h"
 
 // What schedulers ask of a manager besides `match`, `allocate` and `commit`.
 namespace pagedkv {
@@ -244,6 +245,133 @@ TEST_F(DemandTest, TokensThatOthersCanFindAreNotTakenOff) {
   manager_.free(request);
   request.truncate(2);
   EXPECT_EQ(request.num_tokens(), 2);
+}
+
+class AdmissionTest : public DemandTest {
+ protected:
+  AdmissionTest() : DemandTest({full_group()}) {}  // 15 pages
+};
+
+TEST_F(AdmissionTest, KeepsTheWatermarkFree) {
+  Request& request = make_request("a", tokens_of(30));
+  EXPECT_FALSE(manager_.allocate(request, {.num_new_tokens = 21, .watermark_pages = 10}));
+  EXPECT_FALSE(request.is_allocated());
+  ASSERT_TRUE(manager_.allocate(request, {.num_new_tokens = 20, .watermark_pages = 10}));
+  manager_.commit(request, 18);
+  EXPECT_FALSE(manager_.allocate(request, {.num_new_tokens = 3, .watermark_pages = 10}));
+  ASSERT_TRUE(manager_.allocate(request, {.num_new_tokens = 2, .watermark_pages = 15}))
+      << "takes no page";
+  EXPECT_THROW((void)manager_.allocate(request, {.num_new_tokens = 3, .watermark_pages = -1}),
+               std::invalid_argument);
+  manager_.check_invariants();
+}
+
+TEST_F(AdmissionTest, CountsCachedPagesThatWaitForEvictionAsTaken) {
+  manager_.free(compute("first", tokens_of(20)));
+  Request& request = make_request("a", tokens_of(21));
+  const std::int32_t num_cached = manager_.match(request);
+  ASSERT_EQ(num_cached, 20);
+  Demand demand{.num_new_tokens = 1, .num_cached_tokens = num_cached, .watermark_pages = 10};
+  EXPECT_FALSE(manager_.allocate(request, demand));
+  demand.watermark_pages = 9;
+  EXPECT_TRUE(manager_.allocate(request, demand));
+}
+
+TEST_F(AdmissionTest, RefusesARequestThatWillNotFit) {
+  Request& running = make_request("running", tokens_of(28));
+  ASSERT_TRUE(manager_.allocate(running, 28));  // 8 of 15 are left
+  Request& request = make_request("a", tokens_of(32));
+  Demand demand{.num_new_tokens = 4, .watermark_pages = 1, .full_sequence_must_fit = true};
+  EXPECT_FALSE(manager_.allocate(request, demand));
+  demand.watermark_pages = 0;
+  EXPECT_TRUE(manager_.allocate(request, demand));
+  EXPECT_EQ(manager_.page_ids(request, 0).size(), 1U) << "no more than was asked for";
+}
+
+TEST(WindowAdmissionTest, NeedsWhatTheWindowKeepsOfAFullSequence) {
+  CacheManager manager(6, std::vector{window_group(5)}, 256);
+  Request request("a", tokens_of(200));
+  EXPECT_FALSE(manager.allocate(request, {.num_new_tokens = 20, .full_sequence_must_fit = true}));
+  EXPECT_FALSE(manager.allocate(request, {.num_new_tokens = 16, .full_sequence_must_fit = true}))
+      << "4 pages of a chunk, and 2 of the window before it";
+  ASSERT_TRUE(manager.allocate(request, {.num_new_tokens = 12, .full_sequence_must_fit = true}));
+  for (std::int32_t computed = 12; computed < 192; computed += 12) {
+    manager.commit(request, computed);
+    ASSERT_TRUE(manager.allocate(request, 12)) << "as was promised";
+  }
+}
+
+// What is promised to a request must be enough wherever its steps begin.
+TEST(AdmissionBoundTest, NoStepHoldsMorePagesThanTheMost) {
+  for (const std::int32_t size : {1, 2, 5, 8, 11}) {
+    const std::vector<CacheGroupSpec> groups = {
+        full_group(),
+        window_group(size),
+        {ChunkedLocalAttentionSpec(
+             {.page_size = kPageSize, .num_kv_heads = 1, .head_size = 1, .dtype = DType("float32")},
+             size),
+         std::nullopt},
+    };
+    for (const CacheGroupSpec& group : groups) {
+      const auto policy = make_policy(0, group.kv_cache_spec);
+      for (std::int32_t num_new = 1; num_new < 20; ++num_new) {
+        for (std::int32_t computed = 0; computed < 40; ++computed) {
+          const RequestLength length{computed + num_new, computed % 3};
+          EXPECT_GE(policy->max_num_pages(length, num_new),
+                    policy->num_pages_for(length) - policy->first_needed_page(computed))
+              << size << ", " << computed << " and " << num_new;
+        }
+      }
+    }
+  }
+}
+
+class DeduplicateTest : public testing::Test {
+ protected:
+  std::vector<PageId> pages(const Request& request) const {
+    const auto ids = manager_.page_ids(request, 0);
+    return {ids.begin(), ids.end()};
+  }
+
+  CacheManager manager_{16, std::vector{full_group()}, 32, {.deduplicate = true}};
+};
+
+TEST_F(DeduplicateTest, TakesThePageThatIsThere) {
+  Request a("a", tokens_of(10));
+  Request b("b", tokens_of(10));
+  for (Request* request : {&a, &b}) ASSERT_TRUE(manager_.allocate(*request, 10));
+  EXPECT_FALSE(manager_.commit(a, 10));
+  const std::int32_t changes = manager_.num_changes(b);
+  EXPECT_TRUE(manager_.commit(b, 10));
+  EXPECT_NE(manager_.num_changes(b), changes);
+  EXPECT_THAT(pages(a), ElementsAre(1, 2, 3));
+  EXPECT_THAT(pages(b), ElementsAre(1, 2, 6));
+  EXPECT_EQ(manager_.pool().num_cached_pages(), 2);
+  EXPECT_EQ(manager_.pool().num_free_pages(), 11);
+  manager_.check_invariants();
+  EXPECT_FALSE(manager_.commit(b, 10)) << "nothing new";
+}
+
+TEST_F(DeduplicateTest, TakesAPageThatNobodyHolds) {
+  Request a("a", tokens_of(8));
+  Request b("b", tokens_of(8));
+  for (Request* request : {&a, &b}) ASSERT_TRUE(manager_.allocate(*request, 8));
+  manager_.commit(a, 8);
+  manager_.free(a);
+  EXPECT_TRUE(manager_.commit(b, 8));
+  EXPECT_THAT(pages(b), ElementsAre(1, 2));
+  manager_.check_invariants();
+}
+
+TEST(DeduplicateShardsTest, StaysInTheShard) {
+  CacheManager manager(16, std::vector{full_group()}, 32, {.num_shards = 2, .deduplicate = true});
+  Request a("a", tokens_of(8));
+  Request b("b", tokens_of(8));
+  ASSERT_TRUE(manager.allocate(a, {.num_new_tokens = 8, .shard = 0}));
+  ASSERT_TRUE(manager.allocate(b, {.num_new_tokens = 8, .shard = 1}));
+  EXPECT_FALSE(manager.commit(a, 8));
+  EXPECT_FALSE(manager.commit(b, 8));
+  EXPECT_EQ(manager.pool().num_cached_pages(), 4);
 }
 
 }  // namespace

@@ -173,6 +173,37 @@ TEST_F(CacheManagerRetentionTest, RowsGoOnSideBySideIfThatIsPreferred) {
   manager.check_invariants();
 }
 
+TEST_F(CacheManagerRetentionTest, AForkLiftsWhatItSharesAndOwnsWhatItCopies) {
+  Request& parent = make_request(6, 0);
+  compute(parent);
+  Request& child = make_request(6, 0, Retention({.priority = 70, .tenant = 2}));
+  std::vector<PageCopies> copies;
+  ASSERT_TRUE(manager_.fork(parent, child, copies));
+  manager_.check_invariants();
+  const auto pages = manager_.page_ids(child, 0);
+  EXPECT_EQ(manager_.pool().term(pages[0]), (RetentionTerm{.priority = 70}));
+  EXPECT_EQ(manager_.pool().term(pages[1]), (RetentionTerm{.priority = 70, .tenant = 2}));
+  EXPECT_EQ(manager_.pool().term(manager_.page_ids(parent, 0)[1]), RetentionTerm{});
+  EXPECT_EQ(manager_.pool().num_tenant_pages(2), 1);
+}
+
+TEST_F(CacheManagerRetentionTest, APageThatReplacesItsDuplicateIsOnTheStrongerTerm) {
+  CacheManager manager(12, groups_, 64, {.deduplicate = true});
+  Request first("first", tokens_of(8));
+  Request second("second", tokens_of(8));
+  second.retain(std::make_shared<Retention>(RetentionTerm{.priority = 90, .tenant = 3}));
+  ASSERT_TRUE(manager.allocate(first, 8));
+  ASSERT_TRUE(manager.allocate(second, 8));
+  manager.commit(first, 8);
+  EXPECT_EQ(manager.pool().num_tenant_pages(3), 2);
+  manager.commit(second, 8);
+  manager.check_invariants();
+  const PageId page = manager.page_ids(second, 0)[0];
+  EXPECT_EQ(page, manager.page_ids(first, 0)[0]);
+  EXPECT_EQ(manager.pool().term(page), (RetentionTerm{.priority = 90}));
+  EXPECT_EQ(manager.pool().num_tenant_pages(3), 0);
+}
+
 TEST_F(CacheManagerRetentionTest, OptionsThatEasydelDoesNotHaveAreRefusedWithIt) {
   EXPECT_THROW(CacheManager(8, groups_, 64, {.as_easydel = true, .prefer_contiguous = true}),
                std::invalid_argument);

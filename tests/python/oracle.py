@@ -1,8 +1,7 @@
 """The page manager in the plainest Python: lists, tuples, linear searches and copies, no digests.
 
 A page is found by all the tokens up to its end. A prefix can be shared if every page that is read
-after it is cached, tried from the longest down. What the oracle decides is what `CacheManager` must
-decide, page id by page id; 0 stands for pages that are not needed.
+after it is cached, tried from the longest down. Page ids must be those of `CacheManager`; 0 is none.
 """
 
 import copy
@@ -36,7 +35,7 @@ class Group:
         return (num_tokens - 1) // self.page_size if self.kind == "checkpoints" else 0
 
     def pages_of_prefix(self, length, redone):
-        start = length - redone  # of a request that goes on there; gives the pages it needs cached
+        start = length - redone  # where a request goes on; gives the pages it needs cached
         if self.kind in ("state", "cross"):
             return None
         if self.kind == "checkpoints":
@@ -57,12 +56,11 @@ class Oracle:
         self.shard_size, self.shard = num_pages // num_shards, None  # None: pages of any shard
 
     def is_near(self, page):
-        return self.shard is None or page // self.shard_size == self.shard
+        return self.shard in (None, page // self.shard_size)
 
     def find(self, g, tokens, page):
-        wanted = tokens[: (page + 1) * self.groups[g].page_size]
-        found = (p for h, t, p in self.cached if (h, t) == (g, wanted))
-        return next(filter(self.is_near, found), None)
+        key = (g, tokens[: (page + 1) * self.groups[g].page_size])
+        return next((p for *k, p in self.cached if (*k,) == key and self.is_near(p)), None)
 
     def can_share(self, tokens, length, redone):
         for g, group in enumerate(self.groups):
@@ -108,8 +106,8 @@ class Oracle:
         self.room[request] = 0
         for g, group in enumerate(self.groups):
             needed = group.first_read(num_cached) // group.page_size
-            length = num_cached // group.page_size
-            row = [0] * needed + [self.find(g, tokens, i) for i in range(needed, length)]
+            rest = range(needed, num_cached // group.page_size)
+            row = [0] * needed + [self.find(g, tokens, i) for i in rest]
             self.rows[request].append(row)
             for page in filter(None, row):
                 if self.refs[page] == 0:
@@ -117,8 +115,7 @@ class Oracle:
                 self.refs[page] += 1
 
     def take(self):
-        page = next(filter(self.is_near, self.free))
-        self.free.remove(page)
+        page = self.free.pop(list(map(self.is_near, self.free)).index(True))
         self.cached = [entry for entry in self.cached if entry[2] != page]
         self.refs[page] = 1
         return page
@@ -137,8 +134,11 @@ class Oracle:
                 end = (i + 1) * group.page_size
                 is_state = group.kind == "checkpoints" and end == num_computed
                 if row[i] and (is_state or group.kind in ("full", "window", "chunk")):
-                    self.cached.append((g, tokens[:end], row[i]))
+                    self.register(g, tokens[:end], row, i)
             self.registered[request][g] = max(self.registered[request][g], full)
+
+    def register(self, g, tokens, row, i):
+        self.cached.append((g, tokens, row[i]))
 
     def release(self, request):
         for row in self.rows.pop(request):

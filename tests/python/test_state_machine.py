@@ -1,9 +1,19 @@
 """Any sequence of calls: `CacheManager` and the oracle decide alike, and the invariants hold."""
 
+import copy
+
 import pytest
+from forking_oracle import ForkingOracle
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from oracle import Group, Oracle
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+)
+from oracle import Group
 from pagedkv import (
     CacheGroupSpec,
     CacheManager,
@@ -34,6 +44,7 @@ def spec_of(group):
 
 class ManagerMachine(RuleBasedStateMachine):
     num_pages, groups, eagle, num_shards = 12, [Group("full", 3)], False, 1
+    deduplicate = False
     waiting = Bundle("waiting")
     running = Bundle("running")
 
@@ -46,10 +57,12 @@ class ManagerMachine(RuleBasedStateMachine):
             MAX_MODEL_LEN,
             use_eagle=self.eagle,
             data_parallel_size=self.num_shards,
+            deduplicate=self.deduplicate,
         )
-        self.oracle = Oracle(
+        self.oracle = ForkingOracle(
             self.num_pages, self.groups, MAX_MODEL_LEN, self.eagle, self.num_shards
         )
+        self.oracle.deduplicate = self.deduplicate
         self.count = 0
 
     @rule(target=waiting, tokens=TOKENS, num_encoder_tokens=st.integers(0, 7))
@@ -112,8 +125,10 @@ class ManagerMachine(RuleBasedStateMachine):
             return
         high = min(self.manager.num_allocated_tokens(request), request.num_tokens)
         computed = data.draw(st.integers(request.num_computed_tokens, high), "computed")
-        self.manager.commit(request, computed)
+        before = copy.deepcopy(self.oracle.rows[request.request_id])
+        has_changed = self.manager.commit(request, computed)
         self.oracle.commit(request.request_id, tuple(request.tokens), computed)
+        assert has_changed == (self.oracle.rows[request.request_id] != before)
 
     @rule(request=running, token=st.integers(0, 1), data=st.data())
     def grow(self, request, token, data):
@@ -133,6 +148,18 @@ class ManagerMachine(RuleBasedStateMachine):
         kept = request.tokens[:num_kept].tolist()
         request.truncate(num_kept)
         assert request.tokens.tolist() == kept
+
+    @rule(target=running, parent=running)
+    def fork(self, parent):
+        if not parent.num_computed_tokens:
+            return multiple()
+        self.count += 1
+        child = parent.copy(f"r{self.count}")
+        copies = self.manager.fork(parent, child)
+        expected = self.oracle.fork(parent.request_id, child.request_id)
+        assert (copies and [pairs.tolist() for pairs in copies]) == expected
+        assert child.num_computed_tokens == (parent.num_computed_tokens if copies else 0)
+        return child if copies else multiple()
 
     @rule(request=consumes(running))
     def free(self, request):
@@ -212,12 +239,20 @@ SHARDED_MIXES = {
 }
 
 
-def machine_of(name, num_pages, groups, num_shards, eagle):
+DEDUPLICATED_MIXES = {
+    "FullDeduplicated": (16, [Group("full", 2)], 1),
+    "FullWindowDeduplicated": (20, [Group("full", 3), Group("window", 3, 5)], 1),
+    "EverythingDeduplicated": (80, MIXES["Everything"][1], 2),
+}
+
+
+def machine_of(name, num_pages, groups, num_shards, eagle, deduplicate=False):
     values = {
         "num_pages": num_pages,
         "groups": groups,
         "num_shards": num_shards,
         "eagle": eagle,
+        "deduplicate": deduplicate,
     }
     return type(f"{name}Machine", (ManagerMachine,), values).TestCase
 
@@ -228,3 +263,5 @@ for _name, (_num_pages, _groups) in MIXES.items():
         globals()[f"Test{_full_name}"] = machine_of(_full_name, _num_pages, _groups, 1, _eagle)
 for _name, (_num_pages, _groups, _num_shards) in SHARDED_MIXES.items():
     globals()[f"Test{_name}"] = machine_of(_name, _num_pages, _groups, _num_shards, False)
+for _name, (_num_pages, _groups, _num_shards) in DEDUPLICATED_MIXES.items():
+    globals()[f"Test{_name}"] = machine_of(_name, _num_pages, _groups, _num_shards, False, True)

@@ -362,3 +362,45 @@ def test_a_cycle_of_requests_and_manager_is_collected():
     del request, manager
     gc.collect()
     assert alive() is None
+
+
+def test_shards_of_a_step():
+    manager = CacheManager(20, [FULL], 64, data_parallel_size=2)
+    for shard, count in enumerate((8, 4)):
+        request = Request("first", range(count))
+        assert manager.allocate(request, count, dp_shard=shard)
+        manager.commit(request, count)
+        manager.free(request)
+    a, b = Request("a", range(12)), Request("b", range(6))
+    handles = manager.add_requests([a, b])
+    assert manager.match_shards(handles).tolist() == [[8, 4], [4, 4]]
+    shards = np.array([1, 0], np.int32)
+    cached = manager.match_requests(handles, dp_shards=shards)
+    assert cached.tolist() == [4, 4]
+    grant = manager.allocate_step(
+        handles, np.array([8, 2], np.int32), num_cached_tokens=cached, dp_shards=shards
+    )
+    assert grant.num_requests == 2
+    assert (manager.page_ids(a) >= 10).all() and (manager.page_ids(b) < 10).all()
+    for bad, error, message in [
+        ([0, 2], IndexError, r"shard must be in \[0, 2\), got 2"),
+        ([0], ValueError, "dp_shards must have one entry a request, got 1 for 2"),
+    ]:
+        for call in (
+            lambda bad: manager.match_requests(handles, dp_shards=bad),
+            lambda bad: manager.allocate_step(handles, [1, 1], dp_shards=bad),
+        ):
+            with pytest.raises(error, match=message):
+                call(bad)
+    manager.check_invariants()
+
+
+def test_admission_above_the_watermark():
+    manager = CacheManager(10, [FULL], 64)
+    handles = manager.add_requests([Request("a", range(32)), Request("b", range(32))])
+    counts = np.array([8, 8], np.int32)
+    assert manager.allocate_step(handles, counts, watermark_pages=6).num_requests == 1
+    assert manager.allocate_step(handles[1:], [4], full_sequence_must_fit=True).num_requests == 0
+    assert manager.allocate_step(handles[1:], [4]).num_requests == 1
+    with pytest.raises(ValueError, match="watermark_pages must be >= 0, got -1"):
+        manager.allocate(Request("c", range(4)), 4, watermark_pages=-1)

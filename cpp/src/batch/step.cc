@@ -7,12 +7,22 @@
 namespace pagedkv {
 namespace {
 
-Demand demand_of(const StepDemand& step, std::size_t i) {
+Demand demand_of(const Request& request, const StepDemand& step, std::size_t i) {
   Demand demand;
   demand.num_new_tokens = step.num_new_tokens[i];
   demand.num_cached_tokens = step.num_cached_tokens.empty() ? 0 : step.num_cached_tokens[i];
   demand.num_lookahead_tokens = step.num_lookahead_tokens;
+  if (!step.shards.empty()) demand.shard = step.shards[i];
+  if (!request.is_allocated()) {
+    demand.watermark_pages = step.watermark_pages;
+    demand.full_sequence_must_fit = step.full_sequence_must_fit;
+  }
   return demand;
+}
+
+void hash_all(const CacheManager& manager, std::span<Request* const> requests) {
+  if (!manager.enable_caching()) return;
+  Request::hash_pages(requests, manager.hash_page_size(), manager.hasher());
 }
 
 // Notes what a request is given: the difference between its rows before and after.
@@ -68,6 +78,28 @@ void check_one_each(const char* operation, const char* name, std::size_t num_ent
                     num_requests);
 }
 
+void match_step(CacheManager& manager, std::span<Request* const> requests,
+                std::span<const ShardId> shards, std::span<std::int32_t> num_cached_tokens) {
+  constexpr auto kOperation = "CacheManager.match_requests";
+  check_one_each(kOperation, "num_cached_tokens", num_cached_tokens.size(), requests.size());
+  if (!shards.empty()) check_one_each(kOperation, "dp_shards", shards.size(), requests.size());
+  hash_all(manager, requests);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    num_cached_tokens[i] = manager.match(*requests[i], shards.empty() ? kAnyShard : shards[i]);
+  }
+}
+
+void match_step_in_shards(CacheManager& manager, std::span<Request* const> requests,
+                          std::span<std::int32_t> num_cached_tokens) {
+  const auto num_shards = static_cast<std::size_t>(manager.pool().shards().size());
+  check_one_each("CacheManager.match_shards", "num_cached_tokens",
+                 num_cached_tokens.size() / num_shards, requests.size());
+  hash_all(manager, requests);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    manager.match_shards(*requests[i], num_cached_tokens.subspan(i * num_shards, num_shards));
+  }
+}
+
 StepGrant allocate_step(CacheManager& manager, std::span<Request* const> requests,
                         const StepDemand& step) {
   constexpr auto kOperation = "CacheManager.allocate_step";
@@ -75,19 +107,23 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
   if (!step.num_cached_tokens.empty()) {
     check_one_each(kOperation, "num_cached_tokens", step.num_cached_tokens.size(), requests.size());
   }
+  if (!step.shards.empty()) {
+    check_one_each(kOperation, "dp_shards", step.shards.size(), requests.size());
+  }
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    const Demand demand = demand_of(step, i);
-    if (!manager.is_quiet(*requests[i], demand)) manager.check_demand(*requests[i], demand);
+    const Demand demand = demand_of(*requests[i], step, i);
+    const bool is_quiet = step.shards.empty() && manager.is_quiet(*requests[i], demand);
+    if (!is_quiet) manager.check_demand(*requests[i], demand);
   }
   GrantNotes notes(manager, requests.size());
   GroupPages prefix;
   for (std::size_t i = 0; i < requests.size(); ++i, notes.next()) {
     Request& request = *requests[i];
-    Demand demand = demand_of(step, i);
+    Demand demand = demand_of(request, step, i);
     const bool is_quiet = manager.is_quiet(request, demand);
     if (demand.num_cached_tokens > 0) {
       const std::int32_t found =
-          manager.find_again(request, demand.num_cached_tokens, kAnyShard, prefix);
+          manager.find_again(request, demand.num_cached_tokens, demand.shard, prefix);
       if (found < demand.num_cached_tokens) break;
       demand.prefix = &prefix;
     }
@@ -98,8 +134,8 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
   return notes.take();
 }
 
-void commit_step(CacheManager& manager, std::span<Request* const> requests,
-                 std::span<const std::int32_t> num_new_tokens) {
+std::vector<std::int32_t> commit_step(CacheManager& manager, std::span<Request* const> requests,
+                                      std::span<const std::int32_t> num_new_tokens) {
   constexpr auto kOperation = "CacheManager.commit_step";
   check_one_each(kOperation, "num_new_tokens", num_new_tokens.size(), requests.size());
   const auto end_of = [&](std::size_t i) {
@@ -113,9 +149,30 @@ void commit_step(CacheManager& manager, std::span<Request* const> requests,
     }
     manager.check_commit(request, end_of(i));
   }
+  std::vector<std::int32_t> changed_rows;
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    manager.commit_checked(*requests[i], static_cast<std::int32_t>(end_of(i)));
+    if (manager.commit_checked(*requests[i], static_cast<std::int32_t>(end_of(i)))) {
+      changed_rows.push_back(static_cast<std::int32_t>(i));
+    }
   }
+  return changed_rows;
+}
+
+StepFork fork_step(CacheManager& manager, std::span<Request* const> parents,
+                   std::span<Request* const> children) {
+  check_one_each("CacheManager.fork_requests", "parents", parents.size(), children.size());
+  for (std::size_t i = 0; i < children.size(); ++i) manager.check_fork(*parents[i], *children[i]);
+  StepFork forked;
+  forked.copies.resize(static_cast<std::size_t>(manager.num_groups()));
+  std::vector<PageCopies> copies;
+  for (std::size_t i = 0; i < children.size(); ++i, ++forked.num_requests) {
+    if (!manager.fork(*parents[i], *children[i], copies)) break;
+    for (std::size_t group = 0; group < copies.size(); ++group) {
+      forked.copies[group].insert(forked.copies[group].end(), copies[group].begin(),
+                                  copies[group].end());
+    }
+  }
+  return forked;
 }
 
 }  // namespace pagedkv

@@ -6,6 +6,7 @@
 
 #include "pagedkv/hash/hash_algorithm.h"
 #include "pagedkv/hash/page_hash.h"
+#include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/types.h"
 
 /// What an algorithm is made of. Each has a file of its own, and a line in hash_algorithm.cc.
@@ -20,9 +21,8 @@ struct HashFunctions {
   PageHash (*none_hash)(std::string_view seed);
   PageHash (*hash_page)(const PageHash& parent, std::span<const TokenId> tokens,
                         std::span<const std::byte> extra);
-  /// A run of pages without extra keys, one digest each. Null: one after the other will do.
-  void (*hash_pages)(const PageHash& parent, std::span<const TokenId> tokens,
-                     std::span<PageHash> digests);
+  /// As the public function of this name. Null: one page after the other will do.
+  void (*hash_runs)(std::span<const PageRun> runs);
 };
 
 extern const HashFunctions kSha256CborFunctions;
@@ -32,5 +32,8 @@ extern const HashFunctions kXxh3Functions;
 extern const HashFunctions kPagedkvFunctions;
 
 const HashFunctions& functions_of(HashAlgorithm algorithm);
+
+/// Fills the digests of `run` with `hash_page`, one after the other.
+void hash_in_turn(const PageRun& run, const HashFunctions& functions);
 
 }  // namespace pagedkv

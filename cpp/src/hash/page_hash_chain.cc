@@ -23,7 +23,10 @@ void PageHashChain::extend(std::span<const TokenId> tokens_so_far, const ExtraKe
   const std::size_t num_full_pages = tokens_so_far.size() / page_size_;
   if (num_full_pages <= digests_.size()) return;
   reserve(num_full_pages);
-  if (extra_keys.empty()) return extend_without_keys(tokens_so_far, num_full_pages);
+  if (extra_keys.empty()) {
+    const PageRun run = grow(tokens_so_far);
+    return hash_runs({&run, 1}, hasher_.algorithm());
+  }
   for (std::size_t page = digests_.size(); page < num_full_pages; ++page) {
     extra_keys.encode_page(page, page_size(), extra_);
     const auto tokens = tokens_so_far.subspan(page * page_size_, page_size_);
@@ -31,14 +34,15 @@ void PageHashChain::extend(std::span<const TokenId> tokens_so_far, const ExtraKe
   }
 }
 
-void PageHashChain::extend_without_keys(std::span<const TokenId> tokens_so_far,
-                                        std::size_t num_full_pages) {
+PageRun PageHashChain::grow(std::span<const TokenId> tokens_so_far) {
   const std::size_t num_before = digests_.size();
+  const std::size_t num_pages = std::max(tokens_so_far.size() / page_size_, num_before);
   const PageHash parent = last();
-  digests_.resize(num_full_pages);
-  const auto tokens =
-      tokens_so_far.subspan(num_before * page_size_, (num_full_pages - num_before) * page_size_);
-  hash_pages(parent, tokens, std::span(digests_).subspan(num_before), hasher_.algorithm());
+  reserve(num_pages);
+  digests_.resize(num_pages);
+  return {parent,
+          tokens_so_far.subspan(num_before * page_size_, (num_pages - num_before) * page_size_),
+          std::span(digests_).subspan(num_before)};
 }
 
 void PageHashChain::append_page(std::span<const TokenId> tokens, std::span<const std::byte> extra) {

@@ -1,7 +1,5 @@
 #include "pagedkv/hash/page_hasher.h"
 
-#include <cassert>
-
 #include "hash_functions.h"
 #include "pagedkv/error.h"
 
@@ -22,19 +20,20 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
   return functions.hash_page(parent, tokens, extra);
 }
 
-void hash_pages(const PageHash& parent, std::span<const TokenId> tokens,
-                std::span<PageHash> digests, HashAlgorithm algorithm) {
-  if (digests.empty()) return;
-  assert(tokens.size() % digests.size() == 0);
-  const HashFunctions& functions = functions_of(algorithm);
-  if (functions.hash_pages != nullptr) return functions.hash_pages(parent, tokens, digests);
-  const std::size_t page_size = tokens.size() / digests.size();
-  const PageHash* last = &parent;
-  for (PageHash& digest : digests) {
-    digest = functions.hash_page(*last, tokens.first(page_size), {});
-    tokens = tokens.subspan(page_size);
+void hash_in_turn(const PageRun& run, const HashFunctions& functions) {
+  const PageHash* last = &run.parent;
+  auto tokens = run.tokens;
+  for (PageHash& digest : run.digests) {
+    digest = functions.hash_page(*last, tokens.first(run.page_size()), {});
+    tokens = tokens.subspan(run.page_size());
     last = &digest;
   }
+}
+
+void hash_runs(std::span<const PageRun> runs, HashAlgorithm algorithm) {
+  const HashFunctions& functions = functions_of(algorithm);
+  if (functions.hash_runs != nullptr) return functions.hash_runs(runs);
+  for (const PageRun& run : runs) hash_in_turn(run, functions);
 }
 
 }  // namespace pagedkv

@@ -116,25 +116,22 @@ void hash_pages_of_whole_blocks(const PageHash& parent, const std::byte* tokens,
   }
 }
 
-void hash_pages(const PageHash& parent, std::span<const TokenId> tokens,
-                std::span<PageHash> digests) {
-  const std::size_t page_size = tokens.size() / digests.size();
-  const std::size_t page_bytes = page_size * sizeof(TokenId);
-  if (kTokensLieReady && page_bytes > 0 && page_bytes % kSha256BlockBytes == 0) {
-    return hash_pages_of_whole_blocks(parent, std::as_bytes(tokens).data(), page_bytes, digests);
-  }
-  const PageHash* previous = &parent;
-  for (PageHash& digest : digests) {
-    digest = hash_page(*previous, tokens.first(page_size), {});
-    tokens = tokens.subspan(page_size);
-    previous = &digest;
+void hash_runs(std::span<const PageRun> runs) {
+  for (const PageRun& run : runs) {
+    const std::size_t page_bytes = run.page_size() * sizeof(TokenId);
+    if (kTokensLieReady && page_bytes > 0 && page_bytes % kSha256BlockBytes == 0) {
+      const auto* const tokens = std::as_bytes(run.tokens).data();
+      hash_pages_of_whole_blocks(run.parent, tokens, page_bytes, run.digests);
+    } else {
+      hash_in_turn(run, kPagedkvFunctions);
+    }
   }
 }
 
 }  // namespace
 
 constinit const HashFunctions kPagedkvFunctions = {
-    HashAlgorithm::kPagedkv, "pagedkv", "pagedkv", 32, true, none_hash, hash_page, hash_pages,
+    HashAlgorithm::kPagedkv, "pagedkv", "pagedkv", 32, true, none_hash, hash_page, hash_runs,
 };
 
 }  // namespace pagedkv

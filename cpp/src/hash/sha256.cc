@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 #include <vector>
 
 #include "pagedkv/error.h"
@@ -32,22 +31,13 @@ const Sha256Implementation& implementation(Sha256Isa isa) {
                     " is not supported by this CPU");
 }
 
-// Writes what follows a message of `message_bytes` in all, whose end is at `message_end`: a mark,
-// zeros and the length in bits, up to `end`. May overwrite kSha256MaxPaddingBytes, whatever it
-// needs: zeros of a fixed number are a few wide stores, and no call.
-void write_padding(std::byte* message_end, std::byte* end, std::uint64_t message_bytes) {
-  *message_end = std::byte{0x80};
-  std::memset(message_end + 1, 0, kSha256BlockBytes - 1);
-  store_big_endian(end - 8, 8 * message_bytes);
-}
-
 Sha256Digest digest_with(Sha256Compress* compress, std::span<const std::byte> message) {
   const std::size_t num_whole_blocks = message.size() / kSha256BlockBytes;
   const auto rest = message.subspan(num_whole_blocks * kSha256BlockBytes);
   std::array<std::byte, kSha256BlockBytes - 1 + kSha256MaxPaddingBytes> tail;
   const std::size_t tail_bytes = sha256_padded_bytes(rest.size());
   std::copy(rest.begin(), rest.end(), tail.begin());
-  write_padding(tail.data() + rest.size(), tail.data() + tail_bytes, message.size());
+  write_sha256_padding(tail.data() + rest.size(), tail.data() + tail_bytes, message.size());
 
   Sha256State state = kSha256InitialState;
   compress(state, message.data(), num_whole_blocks);
@@ -60,7 +50,7 @@ Sha256Digest linked_with(Sha256DigestLinked* digest, const Sha256Digest& link,
   const std::size_t padded_bytes = sha256_padded_bytes(message_bytes);
   assert(message_bytes >= kSha256LinkOffset + link.size());
   assert(buffer.size() >= message_bytes + kSha256MaxPaddingBytes);
-  write_padding(buffer.data() + message_bytes, buffer.data() + padded_bytes, message_bytes);
+  write_sha256_padding(buffer.data() + message_bytes, buffer.data() + padded_bytes, message_bytes);
   return digest(link, buffer.data(), padded_bytes / kSha256BlockBytes);
 }
 

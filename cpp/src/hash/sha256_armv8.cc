@@ -78,7 +78,8 @@ PAGEDKV_ARMV8_CRYPTO void compress(Sha256State& state, const std::byte* blocks,
 std::optional<Sha256Implementation> find_sha256_armv8_crypto() {
   if ((getauxval(AT_HWCAP) & HWCAP_SHA2) == 0) return std::nullopt;
   return Sha256Implementation{Sha256Isa::kArmv8Crypto, compress, compress_two_in_turn<compress>,
-                              digest_linked_by_copy<compress>};
+                              digest_linked_by_copy<compress>,
+                              digest_two_linked_in_turn<digest_linked_by_copy<compress>>};
 }
 
 }  // namespace pagedkv

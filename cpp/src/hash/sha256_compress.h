@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 
 #include "pagedkv/hash/big_endian.h"
@@ -26,6 +27,16 @@ using Sha256Compress = void(Sha256State& state, const std::byte* blocks, std::si
 using Sha256DigestLinked = Sha256Digest(const Sha256Digest& link, std::byte* blocks,
                                         std::size_t num_blocks);
 
+/// A linked message, padded to whole blocks. See `sha256_linked`.
+struct Sha256LinkedMessage {
+  Sha256Digest digest;  ///< The link before, the message's digest after.
+  std::byte* blocks = nullptr;
+  std::size_t num_blocks = 0;  ///< At least 1.
+};
+
+/// Takes two linked messages that do not depend on each other, at once where that is faster.
+using Sha256DigestTwoLinked = void(Sha256LinkedMessage& first, Sha256LinkedMessage& second);
+
 /// A state, and a block to fold into it.
 struct Sha256Step {
   Sha256State state = kSha256InitialState;
@@ -40,6 +51,7 @@ struct Sha256Implementation {
   Sha256Compress* compress;
   Sha256CompressTwo* compress_two;
   Sha256DigestLinked* digest_linked;
+  Sha256DigestTwoLinked* digest_two_linked;
 };
 
 Sha256Implementation sha256_portable();
@@ -76,6 +88,23 @@ Sha256Digest digest_linked_by_copy(const Sha256Digest& link, std::byte* blocks,
   Sha256State state = kSha256InitialState;
   compress(state, blocks, num_blocks);
   return to_digest(state);
+}
+
+/// The `Sha256DigestTwoLinked` that takes one message after the other.
+template <Sha256DigestLinked& digest_linked>
+void digest_two_linked_in_turn(Sha256LinkedMessage& first, Sha256LinkedMessage& second) {
+  first.digest = digest_linked(first.digest, first.blocks, first.num_blocks);
+  second.digest = digest_linked(second.digest, second.blocks, second.num_blocks);
+}
+
+/// Writes what follows a message of `message_bytes` in all, whose end is at `message_end`: a mark,
+/// zeros and the length in bits, up to `end`. May overwrite kSha256MaxPaddingBytes, whatever it
+/// needs: zeros of a fixed number are a few wide stores, and no call.
+inline void write_sha256_padding(std::byte* message_end, std::byte* end,
+                                 std::uint64_t message_bytes) {
+  *message_end = std::byte{0x80};
+  std::memset(message_end + 1, 0, kSha256BlockBytes - 1);
+  store_big_endian(end - 8, 8 * message_bytes);
 }
 
 /// The `Sha256CompressTwo` that takes one step after the other.

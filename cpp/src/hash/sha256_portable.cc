@@ -53,7 +53,8 @@ void compress(Sha256State& state, const std::byte* blocks, std::size_t num_block
 
 Sha256Implementation sha256_portable() {
   return {Sha256Isa::kPortable, compress, compress_two_in_turn<compress>,
-          digest_linked_by_copy<compress>};
+          digest_linked_by_copy<compress>,
+          digest_two_linked_in_turn<digest_linked_by_copy<compress>>};
 }
 
 }  // namespace pagedkv

@@ -108,13 +108,10 @@ PAGEDKV_SHA_NI void compress(Sha256State& state, const std::byte* blocks, std::s
 }
 
 // Two chains of dependent instructions, side by side: either alone would leave the unit idle.
-PAGEDKV_SHA_NI void compress_two(Sha256Step& first, Sha256Step& second) {
-  Registers a = load_state(first.state);
-  Registers b = load_state(second.state);
+PAGEDKV_SHA_NI_INLINE void compress_two_blocks(Registers& a, const Block& a_block, Registers& b,
+                                               const Block& b_block) {
   const Registers a_before = a;
   const Registers b_before = b;
-  const Block a_block = load_block(first.block);
-  const Block b_block = load_block(second.block);
   __m128i aw[] = {swap_words(a_block.w0), swap_words(a_block.w1), swap_words(a_block.w2),
                   swap_words(a_block.w3)};
   __m128i bw[] = {swap_words(b_block.w0), swap_words(b_block.w1), swap_words(b_block.w2),
@@ -130,6 +127,12 @@ PAGEDKV_SHA_NI void compress_two(Sha256Step& first, Sha256Step& second) {
   }
   a = {_mm_add_epi32(a.abef, a_before.abef), _mm_add_epi32(a.cdgh, a_before.cdgh)};
   b = {_mm_add_epi32(b.abef, b_before.abef), _mm_add_epi32(b.cdgh, b_before.cdgh)};
+}
+
+PAGEDKV_SHA_NI void compress_two(Sha256Step& first, Sha256Step& second) {
+  Registers a = load_state(first.state);
+  Registers b = load_state(second.state);
+  compress_two_blocks(a, load_block(first.block), b, load_block(second.block));
   store_state(a, first.state);
   store_state(b, second.state);
 }
@@ -146,6 +149,14 @@ PAGEDKV_SHA_NI_INLINE Block load_linked_block(const Sha256Digest& link, const st
   return block;
 }
 
+PAGEDKV_SHA_NI_INLINE Sha256Digest digest_of(const Registers& registers) {
+  const auto [abcd, efgh] = state_words(registers);
+  Sha256Digest digest;
+  store(digest.data(), swap_words(abcd));
+  store(digest.data() + 16, swap_words(efgh));
+  return digest;
+}
+
 PAGEDKV_SHA_NI Sha256Digest digest_linked(const Sha256Digest& link, std::byte* blocks,
                                           std::size_t num_blocks) {
   Registers registers = load_state(kSha256InitialState);
@@ -153,11 +164,27 @@ PAGEDKV_SHA_NI Sha256Digest digest_linked(const Sha256Digest& link, std::byte* b
   for (std::size_t i = 1; i < num_blocks; ++i) {
     compress_block(registers, load_block(blocks + i * kSha256BlockBytes));
   }
-  const auto [abcd, efgh] = state_words(registers);
-  Sha256Digest digest;
-  store(digest.data(), swap_words(abcd));
-  store(digest.data() + 16, swap_words(efgh));
-  return digest;
+  return digest_of(registers);
+}
+
+PAGEDKV_SHA_NI void digest_two_linked(Sha256LinkedMessage& first, Sha256LinkedMessage& second) {
+  Registers a = load_state(kSha256InitialState);
+  Registers b = a;
+  compress_two_blocks(a, load_linked_block(first.digest, first.blocks), b,
+                      load_linked_block(second.digest, second.blocks));
+  std::size_t i = 1;
+  for (; i < first.num_blocks && i < second.num_blocks; ++i) {
+    compress_two_blocks(a, load_block(first.blocks + i * kSha256BlockBytes), b,
+                        load_block(second.blocks + i * kSha256BlockBytes));
+  }
+  for (std::size_t j = i; j < first.num_blocks; ++j) {
+    compress_block(a, load_block(first.blocks + j * kSha256BlockBytes));
+  }
+  for (std::size_t j = i; j < second.num_blocks; ++j) {
+    compress_block(b, load_block(second.blocks + j * kSha256BlockBytes));
+  }
+  first.digest = digest_of(a);
+  second.digest = digest_of(b);
 }
 
 bool cpu_has_sha_ni() {
@@ -171,7 +198,8 @@ bool cpu_has_sha_ni() {
 
 std::optional<Sha256Implementation> find_sha256_x86_sha_ni() {
   if (!cpu_has_sha_ni()) return std::nullopt;
-  return Sha256Implementation{Sha256Isa::kX86ShaNi, compress, compress_two, digest_linked};
+  return Sha256Implementation{Sha256Isa::kX86ShaNi, compress, compress_two, digest_linked,
+                              digest_two_linked};
 }
 
 }  // namespace pagedkv

@@ -123,6 +123,11 @@ std::int32_t CacheManager::match(Request& request, ShardId shard) {
   return find_prefix(request, max_tokens, shard, hit_);
 }
 
+void CacheManager::match_shards(Request& request, std::span<std::int32_t> num_tokens) {
+  ShardId shard = 0;
+  for (std::int32_t& tokens : num_tokens) tokens = match(request, shard++);
+}
+
 std::int32_t CacheManager::find_again(Request& request, std::int32_t num_tokens, ShardId shard,
                                       GroupPages& pages) const {
   pages.assign(index(num_groups()), {});
@@ -160,26 +165,6 @@ std::int32_t CacheManager::first_needed_page(const PageRow& row, GroupId group,
     return first;
   }
   return std::min(first, row.num_cached() - 1);
-}
-
-// Whether the shard has the pages that `growths_` take. Those that only wait to be evicted, and are
-// to be held again, are not free for others.
-bool CacheManager::has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const {
-  std::int64_t taken = 0;
-  const PageRange range = pool_.shards().pages_of(shard);
-  for (GroupId group = 0; group < num_groups(); ++group) {
-    const PageRow& row = rows[index(group)];
-    const PageRow::Growth& growth = growths_[index(group)];
-    taken += row.num_pages_taken(growth);
-    if (!is_new) {
-      taken -= row.num_pages_freed(growth, pool_, range);
-      continue;
-    }
-    taken += std::ranges::count_if(row.pages(), [&](PageId page) {
-      return page != kNullPage && range.contains(page) && pool_.ref_count(page) == 0;
-    });
-  }
-  return taken <= pool_.num_free_pages(shard);
 }
 
 // Most steps end in a page that the request has, and no window leaves one behind: then there is
@@ -251,7 +236,7 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
     const CommonShard common = is_sure ? state->shard : shard_of(rows, pool_.shards());
     if (common.get() != kAnyShard) shard = common.get();
   }
-  if (!has_room(rows, is_new, shard)) return false;
+  if (!has_room(request, rows, demand, shard)) return false;
 
   if (is_new) {
     state = &attach(request);
@@ -280,14 +265,16 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
   return true;
 }
 
-void CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
+bool CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
   check_commit(request, num_computed_tokens);
-  commit_checked(request, num_computed_tokens);
+  return commit_checked(request, num_computed_tokens);
 }
 
-void CacheManager::commit_checked(Request& request, std::int32_t num_computed_tokens) {
-  cache_full_pages(request, states_[index(request.state_)], num_computed_tokens);
+bool CacheManager::commit_checked(Request& request, std::int32_t num_computed_tokens) {
+  RequestState& state = states_[index(request.state_)];
+  const bool has_changed = cache_full_pages(request, state, num_computed_tokens);
   request.num_computed_tokens_ = num_computed_tokens;
+  return has_changed;
 }
 
 void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_computed_tokens) {
@@ -316,17 +303,20 @@ void CacheManager::cache(Request& request, std::int32_t num_tokens, const char* 
 }
 
 // Most steps end inside a page, and need no digests.
-void CacheManager::cache_full_pages(Request& request, RequestState& state,
+bool CacheManager::cache_full_pages(Request& request, RequestState& state,
                                     std::int32_t num_tokens) {
-  if (!enable_caching() || num_tokens < state.next_full_tokens) return;
+  if (!enable_caching() || num_tokens < state.next_full_tokens) return false;
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
+  std::int32_t num_replaced = 0;
   for (GroupId group = 0; group < num_groups(); ++group) {
-    state.rows[index(group)].cache(pool_, coordinator_.policy(group),
-                                   coordinator_.hashes_of(group, hashes), num_tokens);
+    num_replaced += state.rows[index(group)].cache(pool_, coordinator_.policy(group),
+                                                   coordinator_.hashes_of(group, hashes),
+                                                   num_tokens, options_.deduplicate);
   }
-  note_next_full(state);
+  num_replaced > 0 ? note_change(state) : note_next_full(state);
   request.num_shown_tokens_ =
       std::max(request.num_shown_tokens_, round_down(num_tokens, hash_page_size()));
+  return num_replaced > 0;
 }
 
 void CacheManager::free(Request& request) {

@@ -19,6 +19,7 @@ void CacheManager::check_shard(const char* operation, ShardId shard) const {
 
 void CacheManager::check_demand(const Request& request, const Demand& demand) const {
   constexpr auto kOperation = "CacheManager.allocate";
+  check_shard(kOperation, demand.shard);
   if (request.is_allocated()) {
     state_of(kOperation, request);
     if (demand.num_cached_tokens != 0) {
@@ -33,6 +34,9 @@ void CacheManager::check_demand(const Request& request, const Demand& demand) co
   if (demand.num_lookahead_tokens < 0) {
     throw_value_error(kOperation, "num_lookahead_tokens must be >= 0, got ",
                       demand.num_lookahead_tokens);
+  }
+  if (demand.watermark_pages < 0) {
+    throw_value_error(kOperation, "watermark_pages must be >= 0, got ", demand.watermark_pages);
   }
   if (demand.num_cached_tokens < 0 || demand.num_cached_tokens % prefix_unit() != 0) {
     throw_value_error(kOperation, "num_cached_tokens must be a multiple of prefix_unit ",

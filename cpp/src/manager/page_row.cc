@@ -10,7 +10,17 @@ namespace {
 
 std::size_t index(std::int32_t position) { return static_cast<std::size_t>(position); }
 
+bool is_real(PageId page) { return page != kNullPage; }
+
 }  // namespace
+
+void PageRow::take(PagePool& pool, std::ptrdiff_t begin, std::ptrdiff_t end,
+                   const RowClaim& claim) {
+  if (!claim.allocate(pool, pages_, static_cast<std::size_t>(begin),
+                      static_cast<std::size_t>(end))) {
+    throw_broken("CacheManager", "the pool has fewer pages than free");
+  }
+}
 
 void PageRow::adopt(std::vector<PageId>& pages, std::int32_t first_needed) {
   pages_.swap(pages);
@@ -23,6 +33,30 @@ void PageRow::hold(PagePool& pool, const RowClaim& claim) const {
   for (std::size_t i = 0; i < pages_.size(); ++i) {
     if (pages_[i] != kNullPage) claim.hold(pool, pages_[i], i);
   }
+}
+
+PageId PageRow::num_pages_copied(const RowRange& rewritten) const {
+  const std::int32_t end = std::min(rewritten.end, size());
+  const std::int32_t begin = std::min(rewritten.begin, end);
+  const auto copied = std::span(pages_).subspan(index(begin), index(end - begin));
+  return static_cast<PageId>(std::ranges::count_if(copied, is_real));
+}
+
+void PageRow::fork(PagePool& pool, const PageRow& parent, const RowRange& rewritten,
+                   const RowClaim& claim, PageCopies& copies) {
+  const std::int32_t end = std::min(rewritten.end, parent.size());
+  const std::int32_t begin = std::min(rewritten.begin, end);
+  pages_.assign(parent.pages_.begin(), parent.pages_.begin() + begin);
+  hold(pool, claim);
+  for (std::int32_t i = begin; i < end; ++i) {
+    const PageId source = parent.pages_[index(i)];
+    pages_.push_back(kNullPage);
+    if (!is_real(source)) continue;
+    take(pool, i, i + 1, claim);
+    copies.push_back({source, pages_.back()});
+  }
+  num_cached_ = std::min(parent.num_cached_, begin);
+  num_skipped_ = std::min(parent.num_skipped_, size());
 }
 
 PageRow::Growth PageRow::plan(const GroupPolicy& policy, const RequestLength& length,
@@ -67,23 +101,39 @@ void PageRow::grow(PagePool& pool, const Growth& growth, const RowClaim& claim) 
   const auto end = pages_.end();
   for (auto gap = pages_.begin() + growth.first_filled; gap != end;) {
     gap = std::find(gap, end, kNullPage);
-    const auto gap_end = std::find_if(gap, end, [](PageId page) { return page != kNullPage; });
-    if (!claim.allocate(pool, pages_, static_cast<std::size_t>(gap - pages_.begin()),
-                        static_cast<std::size_t>(gap_end - pages_.begin()))) {
-      throw_broken("CacheManager", "the pool has fewer pages than free");
-    }
+    const auto gap_end = std::find_if(gap, end, is_real);
+    take(pool, gap - pages_.begin(), gap_end - pages_.begin(), claim);
     gap = gap_end;
   }
 }
 
-void PageRow::cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
-                    std::int32_t num_tokens) {
+std::int32_t PageRow::cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
+                            std::int32_t num_tokens, bool deduplicate) {
   const std::int32_t num_full = std::min(num_tokens / policy.page_size(), size());
+  constexpr std::int32_t kNumPrefetched = 32;
+  std::int32_t num_replaced = 0;
+  std::int32_t num_prefetched = num_cached_ + 1;  // a single page would wait all the same
   for (; num_cached_ < num_full; ++num_cached_) {
-    const PageId page = pages_[index(num_cached_)];
+    for (const auto end = std::min(num_full, num_cached_ + kNumPrefetched); num_prefetched < end;
+         ++num_prefetched) {
+      pool.prefetch(hashes[num_prefetched], policy.group());
+    }
+    PageId& page = pages_[index(num_cached_)];
     if (page == kNullPage || !policy.is_complete(num_cached_, num_tokens)) continue;
-    pool.cache(page, hashes[num_cached_], policy.group());
+    if (pool.is_cached(page)) continue;  // by a request that it was forked from, or forked to
+    const PageHash& hash = hashes[num_cached_];
+    const PageId same =
+        deduplicate ? pool.find(hash, policy.group(), pool.shards().shard_of(page)) : kNoPage;
+    if (same == kNoPage) {
+      pool.cache(page, hash, policy.group());
+      continue;
+    }
+    pool.hold(std::span(&same, 1), pool.term(page));
+    pool.free(std::span(&page, 1));
+    page = same;
+    ++num_replaced;
   }
+  return num_replaced;
 }
 
 void PageRow::clear() {
@@ -103,7 +153,7 @@ void PageRow::check_invariants(const PagePool& pool, const GroupPolicy& policy,
     if (i < num_skipped_ && page != kNullPage) fail("page ", i, " is skipped and not null");
     if (page == kNullPage) {
       if (policy.has_slots() && i >= num_skipped_) fail("page ", i, " is null");
-    } else if (i >= num_cached_ && pool.is_cached(page)) {
+    } else if (i >= num_cached_ && pool.is_cached(page) && pool.ref_count(page) == 1) {
       fail("page ", i, " is cached too soon");
     } else if (i < num_cached_ && policy.has_slots() && !pool.is_cached(page)) {
       fail("page ", i, " is not cached");

@@ -71,6 +71,11 @@ bool Request::is_hashed_with(std::int32_t page_size, const PageHasher& hasher) c
   return chain_ && chain_->page_size() == page_size && chain_->hasher() == hasher;
 }
 
+PageHashChain& Request::chain_for(std::int32_t page_size, const PageHasher& hasher) {
+  if (!is_hashed_with(page_size, hasher)) chain_.emplace(page_size, hasher);
+  return *chain_;
+}
+
 void Request::check_hashable(std::int32_t page_size, const PageHasher& hasher) const {
   if (extra_keys_.empty()) return;
   if (!takes_extra_keys(hasher.algorithm())) {
@@ -88,9 +93,29 @@ void Request::check_hashable(std::int32_t page_size, const PageHasher& hasher) c
 
 std::span<const PageHash> Request::page_hashes(std::int32_t page_size, const PageHasher& hasher) {
   check_hashable(page_size, hasher);
-  if (!is_hashed_with(page_size, hasher)) chain_.emplace(page_size, hasher);
-  chain_->extend(tokens_, extra_keys_);
-  return chain_->digests();
+  PageHashChain& chain = chain_for(page_size, hasher);
+  chain.extend(tokens_, extra_keys_);
+  return chain.digests();
+}
+
+void Request::hash_pages(std::span<Request* const> requests, std::int32_t page_size,
+                         const PageHasher& hasher) {
+  for (const Request* request : requests) request->check_hashable(page_size, hasher);
+  std::vector<PageRun> runs;
+  runs.reserve(requests.size());
+  for (Request* request : requests) {
+    PageHashChain& chain = request->chain_for(page_size, hasher);
+    if (request->extra_keys_.empty()) {
+      chain.reserve(request->tokens_.size() / static_cast<std::size_t>(page_size));
+    } else {
+      chain.extend(request->tokens_, request->extra_keys_);
+    }
+  }
+  // Nothing fails from here on, so no chain is left without its digests.
+  for (Request* request : requests) {
+    if (request->extra_keys_.empty()) runs.push_back(request->chain_->grow(request->tokens_));
+  }
+  hash_runs(runs, hasher.algorithm());
 }
 
 std::int64_t Request::num_pages_to_hash(std::int32_t page_size, const PageHasher& hasher) const {

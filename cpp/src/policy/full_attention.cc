@@ -7,7 +7,9 @@ std::int32_t FullAttentionPolicy::find_longest_hit(const CachedPages& cached,
                                                    std::int32_t max_tokens, std::int32_t,
                                                    std::vector<PageId>& pages) const {
   pages.clear();
-  for (std::int32_t i = 0; i < max_tokens / page_size(); ++i) {
+  const std::int32_t max_pages = max_tokens / page_size();
+  for (std::int32_t i = 0; i < max_pages; ++i) {
+    cached.prefetch_run(hashes, i, max_pages, group());
     const PageId page = cached.find(hashes[i], group());
     if (page == kNoPage) break;
     pages.push_back(page);

@@ -70,8 +70,7 @@ PageId FreePages::pop_for(ShardId shard, TermId term) {
       shard == kAnyShard ? coldest_queue() : queues_[static_cast<std::size_t>(shard)];
   const RetentionLanes::Choice choice = lanes_->choose(shard, term);
   PageId page = queue.front();
-  if (page != kNoPage && !choice.is_forced &&
-      (uncached_first_ || lanes_->goes_after(choice, at(page).freed_at))) {
+  if (page != kNoPage && lanes_->goes_after(choice, at(page).freed_at)) {
     queue.pop_front();
   } else if (choice.lane != RetentionLanes::kNoLane) {
     page = lanes_->pop(choice);
@@ -109,10 +108,9 @@ std::vector<PageId> FreePages::in_order() const {
   if (!lanes_) return queued();
   auto order = lanes_->ranks();
   // Pages without content are no loss: see RetentionLanes::goes_after.
-  const bool is_blank_first =
-      uncached_first_ || std::ranges::any_of(order, [](const auto& rank) {
-        return !rank.is_over_quota && rank.priority < RetentionTerm::kDefaultPriority;
-      });
+  const bool is_blank_first = std::ranges::any_of(order, [](const auto& rank) {
+    return !rank.is_over_quota && rank.priority < RetentionTerm::kDefaultPriority;
+  });
   for (const PageId page : queued()) {
     order.push_back(
         {false, is_blank_first ? -1 : RetentionTerm::kDefaultPriority, at(page).freed_at, page});

@@ -1,9 +1,14 @@
 #include "pagedkv/pool/page_pool.h"
 
+#include <algorithm>
+#include <memory>
+
 #include "pagedkv/error.h"
 
 namespace pagedkv {
 namespace {
+
+constexpr std::size_t kNumPrefetched = 32;
 
 std::size_t checked_num_pages(PageId num_pages) {
   if (num_pages < 1) {
@@ -18,7 +23,11 @@ std::size_t checked_num_pages(PageId num_pages) {
 PagePool::PagePool(PageId num_pages, FreeOrder free_order)
     : pages_(checked_num_pages(num_pages)), free_pages_(pages_), index_(pages_) {
   free_pages_.set_uncached_first(free_order == FreeOrder::kUncachedFirst);
-  for (PageId page = kNullPage + 1; page < num_pages; ++page) free_pages_.push_back(page);
+  std::construct_at(&pages_[kNullPage]);
+  for (PageId page = kNullPage + 1; page < num_pages; ++page) {
+    std::construct_at(&at(page));
+    free_pages_.push_back(page);
+  }
 }
 
 void PagePool::check_page(const char* operation, PageId page) const {
@@ -75,9 +84,16 @@ bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
     return allocate(out, PageClaim{.shard = shard});
   check_shard("PagePool.allocate", shard);
   if (out.size() > static_cast<std::size_t>(free_pages_.size(shard))) return false;
-  for (PageId& page : out) {
-    page = free_pages_.pop_front(shard);
-    hand_out(page);
+  // In two rounds, so that the table's entries come from memory side by side.
+  while (!out.empty()) {
+    const auto some = out.first(std::min(out.size(), kNumPrefetched));
+    for (PageId& page : some) {
+      page = free_pages_.pop_front(shard);
+      const Page& record = at(page);
+      if (record.is_cached()) index_.prefetch(record.hash, record.group);
+    }
+    for (const PageId page : some) hand_out(page);
+    out = out.subspan(some.size());
   }
   return true;
 }

@@ -1,31 +1,13 @@
 #include "pagedkv/pool/prefix_index.h"
 
+#include <algorithm>
 #include <cassert>
-#include <cstring>
 
 #include "pagedkv/error.h"
 
 namespace pagedkv {
-namespace {
-
-// Digests are uniform already; the multiplication only spreads the group over the bits.
-std::uint32_t tag_of(const PageHash& hash, GroupId group) {
-  std::uint64_t word;
-  std::memcpy(&word, hash.bytes.data(), sizeof word);
-  word ^= static_cast<std::uint64_t>(group) * 0x9e3779b97f4a7c15U;
-  word = (word ^ (word >> 32)) * 0xd6e8feb86659fd93U;
-  return static_cast<std::uint32_t>(word >> 32);
-}
-
-}  // namespace
-
 PrefixIndex::PrefixIndex(std::span<Page> pages)
     : pages_(pages), slots_(pages.size() + pages.size() / 2 + 2) {}
-
-// Scales the tag to the table: no division, and any table size will do.
-std::size_t PrefixIndex::home(std::uint32_t tag) const {
-  return static_cast<std::size_t>((std::uint64_t{tag} * slots_.size()) >> 32);
-}
 
 // The slot of the key, or the empty slot where it would go.
 std::size_t PrefixIndex::find_slot(const PageHash& hash, GroupId group, std::uint32_t tag) const {
@@ -110,7 +92,7 @@ void PrefixIndex::clear() {
     page.group = kNoGroup;
     page.duplicate_prev = page.duplicate_next = kNoPage;
   }
-  slots_.assign(slots_.size(), {});
+  std::ranges::fill(slots_, Slot{});
   num_keys_ = num_pages_ = 0;
 }
 

@@ -14,8 +14,12 @@ namespace pagedkv {
 /// What the requests of a step need room for, one entry a request.
 struct StepDemand {
   std::span<const std::int32_t> num_new_tokens;
-  std::span<const std::int32_t> num_cached_tokens;  ///< Empty: none of any.
-  std::int32_t num_lookahead_tokens = 0;            ///< Of each.
+  std::span<const std::int32_t> num_cached_tokens = {};  ///< Empty: none of any.
+  std::int32_t num_lookahead_tokens = 0;                 ///< Of each.
+  std::span<const ShardId> shards = {};                  ///< Where each belongs; empty: anywhere.
+  /// For requests that hold no pages yet, as in `Demand`.
+  std::int32_t watermark_pages = 0;
+  bool full_sequence_must_fit = false;
 };
 
 /// Pages that were added to the rows of some requests in one group.
@@ -23,6 +27,12 @@ struct AddedPages {
   std::vector<PageId> ids;
   std::vector<std::int32_t>
       offsets;  ///< Those of request `i` are `ids[offsets[i]:offsets[i + 1]]`.
+};
+
+/// What the children of a step's forks were given.
+struct StepFork {
+  std::int32_t num_requests = 0;   ///< The first so many were forked.
+  std::vector<PageCopies> copies;  ///< One list a group.
 };
 
 /// What a step was given.
@@ -36,6 +46,23 @@ struct StepGrant {
 /// there are as many entries as requests.
 void check_one_each(const char* operation, const char* name, std::size_t num_entries,
                     std::size_t num_requests);
+
+/// `CacheManager::match` of each request. Pages are hashed for all requests together, which is
+/// faster than one request after the other.
+///
+/// `shards` says where each is looked for, anywhere if it is empty.
+///
+/// Throws what `match` throws, and `std::invalid_argument` unless there is one count, and one shard
+/// if any, a request. Requires that no request is given twice.
+void match_step(CacheManager& manager, std::span<Request* const> requests,
+                std::span<const ShardId> shards, std::span<std::int32_t> num_cached_tokens);
+
+/// `CacheManager::match_shards` of each request, hashed together. `num_cached_tokens` has one row a
+/// request, of one entry a shard.
+///
+/// Throws as `match_step`.
+void match_step_in_shards(CacheManager& manager, std::span<Request* const> requests,
+                          std::span<std::int32_t> num_cached_tokens);
 
 /// Makes room for the requests in turn, as `CacheManager::allocate` does, up to the first that does
 /// not fit; for that and those after it nothing is done. One whose cached prefix is not in the
@@ -52,7 +79,17 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
 ///
 /// Throws what `commit` throws, and `std::invalid_argument` unless there is one count a request,
 /// each >= 0; then nothing is done. Requires that no request is given twice.
-void commit_step(CacheManager& manager, std::span<Request* const> requests,
-                 std::span<const std::int32_t> num_new_tokens);
+///
+/// Returns the positions of requests whose page tables changed: none, unless the manager
+/// deduplicates.
+std::vector<std::int32_t> commit_step(CacheManager& manager, std::span<Request* const> requests,
+                                      std::span<const std::int32_t> num_new_tokens);
+
+/// `CacheManager::fork` of `children[i]` from `parents[i]`, up to the first that does not fit.
+///
+/// Throws what `fork` throws, and `std::invalid_argument` unless there is one parent a child; then
+/// nothing is done. Parents may be given twice, children not.
+StepFork fork_step(CacheManager& manager, std::span<Request* const> parents,
+                   std::span<Request* const> children);
 
 }  // namespace pagedkv

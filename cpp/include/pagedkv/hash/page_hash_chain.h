@@ -32,6 +32,13 @@ class PageHashChain {
   /// for another page size; the pages before the first such page are hashed.
   void extend(std::span<const TokenId> tokens_so_far, const ExtraKeys& extra_keys = {});
 
+  /// Makes room for `num_pages` digests in all, so that `grow` to as many does not fail.
+  void reserve(std::size_t num_pages);
+
+  /// The first half of `extend` without extra keys, for those who hash many chains at once: the
+  /// pages that became full, whose digests the caller has to fill before anything else.
+  PageRun grow(std::span<const TokenId> tokens_so_far);
+
   /// Hashes one more page, with extra keys as in `hash_page`. Throws `std::invalid_argument`
   /// unless `tokens.size() == page_size()`.
   void append_page(std::span<const TokenId> tokens, std::span<const std::byte> extra = {});
@@ -49,9 +56,6 @@ class PageHashChain {
 
  private:
   const PageHash& last() const { return digests_.empty() ? hasher_.root() : digests_.back(); }
-  void reserve(std::size_t num_pages);
-  void extend_without_keys(std::span<const TokenId> tokens_so_far, std::size_t num_full_pages);
-
   std::size_t page_size_;
   PageHasher hasher_;
   std::vector<PageHash> digests_;

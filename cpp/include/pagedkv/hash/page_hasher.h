@@ -30,12 +30,21 @@ PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra = {},
                    HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor);
 
-/// Digests of a run of full pages without extra keys, of equal sizes, the first of which follows
-/// the page of digest `parent`. As `hash_page` on each, and with `kPagedkv` faster.
+/// Full pages without extra keys, of equal sizes, one after the other.
+struct PageRun {
+  PageHash parent;                  ///< Digest of the page before.
+  std::span<const TokenId> tokens;  ///< Of all pages.
+  std::span<PageHash> digests;      ///< One a page, to be filled.
+
+  std::size_t page_size() const { return digests.empty() ? 0 : tokens.size() / digests.size(); }
+};
+
+/// Fills the digests of runs that do not depend on each other, as `hash_page` on each page does,
+/// but faster: with `kPagedkv` the first half of a page does not wait for the page before; with
+/// `kSha256Cbor` every page does, but two runs are hashed side by side.
 ///
-/// Requires that `tokens.size()` is a multiple of `digests.size()`, the number of pages.
-void hash_pages(const PageHash& parent, std::span<const TokenId> tokens,
-                std::span<PageHash> digests, HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor);
+/// Requires that `tokens.size()` of each run is a multiple of `digests.size()`.
+void hash_runs(std::span<const PageRun> runs, HashAlgorithm algorithm = HashAlgorithm::kSha256Cbor);
 
 /// An algorithm and a root: all that decides which digest a page of a given content has.
 class PageHasher {

@@ -31,6 +31,9 @@ struct CacheManagerOptions {
   std::optional<std::int32_t> hash_page_size = std::nullopt;
   /// Data-parallel shards of the pool, which divide its pages.
   std::int32_t num_shards = 1;
+  /// Commit lets go of a page whose content another page holds already, in favour of that one: the
+  /// row of the page table changes then. Otherwise both stay until the requests are freed.
+  bool deduplicate = false;
   /// Give the same pages as EasyDeL 0.3.0, one by one, also where that is more than needed: EAGLE
   /// drops tokens for each kind of group, and a chunked group keeps its last cached page.
   bool as_easydel = false;
@@ -50,6 +53,13 @@ struct Demand {
   ShardId shard = kAnyShard;
   /// Stay in the shard that the request's pages are in, if that is one.
   bool stays_in_shard = true;
+  /// Pages that must stay free, if the request takes any: for a new request, what the running ones
+  /// are going to need.
+  std::int32_t watermark_pages = 0;
+  /// Refuse unless all tokens of the request would fit now, as far as each group keeps them, though
+  /// room is made for the new ones alone. Its later steps are taken to be no longer than this one.
+  /// The idea is vLLM's (`full_sequence_must_fit`).
+  bool full_sequence_must_fit = false;
   /// The new tokens need not be known yet, and those past `max_model_len` get no room: for
   /// schedulers that plan a step before they know what the last one said.
   bool may_be_ahead = false;
@@ -90,6 +100,7 @@ class CacheManager {
   std::int32_t max_model_len() const { return max_model_len_; }
   bool enable_caching() const { return options_.enable_caching; }
   bool use_eagle() const { return options_.use_eagle; }
+  bool deduplicate() const { return options_.deduplicate; }
   const PageHasher& hasher() const { return options_.hasher; }
 
   /// Tokens of the pages that requests are hashed in.
@@ -118,6 +129,11 @@ class CacheManager {
   /// `std::out_of_range` for a foreign shard.
   std::int32_t match(Request& request, ShardId shard = kAnyShard);
 
+  /// `match` in each shard: fills `num_tokens`, one entry a shard.
+  ///
+  /// Throws as `match`. Requires as many entries as there are shards.
+  void match_shards(Request& request, std::span<std::int32_t> num_tokens);
+
   /// As `match`, but of at most `max_tokens` tokens, which may be more than `request` knows, and
   /// for requests that hold pages too. Replaces `pages` by the pages of the prefix.
   std::int32_t find_prefix(Request& request, std::int32_t max_tokens, ShardId shard,
@@ -139,7 +155,7 @@ class CacheManager {
   void check_commit(const Request& request, std::int64_t num_computed_tokens) const;
 
   /// `commit` of what `check_commit` has not refused.
-  void commit_checked(Request& request, std::int32_t num_computed_tokens);
+  bool commit_checked(Request& request, std::int32_t num_computed_tokens);
 
   /// Makes room for the new tokens after those computed, and for draft tokens after those, as far
   /// as `max_model_len()` allows. The first call of a request takes the cached tokens from the
@@ -148,7 +164,8 @@ class CacheManager {
   /// New tokens may also be ones that somebody else computes: `commit` them when their K/V has
   /// arrived.
   ///
-  /// Throws `std::invalid_argument` if `num_new_tokens < 1` or `num_lookahead_tokens < 0`; if the
+  /// Throws `std::invalid_argument` if `num_new_tokens < 1`, `num_lookahead_tokens < 0` or
+  /// `watermark_pages < 0`; if the
   /// new tokens would be more than the request has, or than `max_model_len()`; for extra keys that
   /// the hasher cannot take, if pages are to be found by others; if `num_cached_tokens` is not a
   /// multiple of `prefix_unit()`, is not 0 for a request that holds pages, or is more than is
@@ -165,11 +182,12 @@ class CacheManager {
   }
 
   /// Says that the K/V of the first `num_computed_tokens` tokens is in the pages, or will be
-  /// before anything that is started later reads them. Full pages can be found from now on.
+  /// before anything that is started later reads them. Full pages can be found from now on. Returns
+  /// whether a row of the page table has changed, which it may with `deduplicate`.
   ///
   /// Throws `std::invalid_argument` if the request holds no pages, if there is no room for that
   /// many tokens or it has fewer, or if it is fewer than before.
-  void commit(Request& request, std::int32_t num_computed_tokens);
+  bool commit(Request& request, std::int32_t num_computed_tokens);
 
   /// The first half of `commit`: nobody else finds the pages. Pages that are not needed any more
   /// are given back. May also be fewer tokens than before, when guesses were rejected.
@@ -184,6 +202,23 @@ class CacheManager {
   /// Throws as `commit`, but not for fewer than before; as if it were `operation`.
   void cache(Request& request, std::int32_t num_tokens,
              const char* operation = "CacheManager.cache");
+
+  /// Lets `child` go on from the computed tokens of `parent`, for beam search and for several
+  /// answers to one prompt: it holds the pages that are final, and pages of its own in place of
+  /// those that will be written to. `copies` is replaced by one list a group: copy each source to
+  /// its target before the next step of either request. Returns false, and does nothing, if too
+  /// few pages are free in the parent's shard. O(pages of the parent).
+  ///
+  /// The pages are not hashed again, nor need they be cached. Tokens that were computed when a
+  /// request was forked cannot be truncated.
+  ///
+  /// Throws `std::invalid_argument` if `parent` holds no pages of this manager or has no computed
+  /// tokens; if `child` holds pages, does not begin with those tokens, or differs in extra keys or
+  /// encoder tokens.
+  [[nodiscard]] bool fork(Request& parent, Request& child, std::vector<PageCopies>& copies);
+
+  /// Throws what `fork` throws.
+  void check_fork(const Request& parent, const Request& child) const;
 
   /// Gives all pages of `request` back; its last page is evicted first. O(its pages).
   ///
@@ -243,18 +278,24 @@ class CacheManager {
  private:
   RequestState& state_of(const char* operation, const Request& request);
   const RequestState& state_of(const char* operation, const Request& request) const;
+  const PageRow& row_of(const Request& request, GroupId group) const {
+    return states_[static_cast<std::size_t>(request.state_)].rows[static_cast<std::size_t>(group)];
+  }
   void check_shard(const char* operation, ShardId shard) const;
   void check_room(const char* operation, const Request& request, const RequestState& state,
                   std::int64_t num_tokens) const;
   static void check_known(const char* operation, const Request& request, std::int64_t num_tokens);
-  void cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens);
+  bool cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens);
   void check_prefix(Request& request, const Demand& demand) const;
   void start_rows(Request& request, const Demand& demand);
   void note_change(RequestState& state);
   std::int32_t first_needed_page(const PageRow& row, GroupId group,
                                  std::int32_t num_computed_tokens) const;
   void note_next_full(RequestState& state) const;
-  bool has_room(const std::vector<PageRow>& rows, bool is_new, ShardId shard) const;
+  std::int64_t num_pages_taken(const PageRow& row, const PageRow::Growth& growth, bool is_new,
+                               const PageRange& range) const;
+  bool has_room(const Request& request, const std::vector<PageRow>& rows, const Demand& demand,
+                ShardId shard) const;
   RowClaim claim_for(const Request& request, GroupId group, ShardId shard) const;
   RequestState& attach(Request& request);
   void detach(Request& request);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -11,6 +12,16 @@
 #include "pagedkv/types.h"
 
 namespace pagedkv {
+
+/// A page whose content is to be copied to another one.
+struct PageCopy {
+  PageId source;
+  PageId target;
+
+  friend bool operator==(const PageCopy&, const PageCopy&) = default;
+};
+
+using PageCopies = std::vector<PageCopy>;
 
 /// What one request holds in one group: its row of the page table, from page 0 on.
 ///
@@ -41,6 +52,15 @@ class PageRow {
   /// Holds all pages of the row once more, on the terms of `claim`.
   void hold(PagePool& pool, const RowClaim& claim) const;
 
+  /// Pages that `fork` of this row takes from the pool.
+  PageId num_pages_copied(const RowRange& rewritten) const;
+
+  /// Starts an empty row as that of a request which goes on where `parent` is: holds the pages
+  /// before `rewritten`, and takes a page for each in it, to be copied: adds those to `copies`.
+  /// Requires that the shard of `claim` has as many.
+  void fork(PagePool& pool, const PageRow& parent, const RowRange& rewritten, const RowClaim& claim,
+            PageCopies& copies);
+
   /// What it takes to make room for `length`, when pages before `first_needed` are not needed.
   Growth plan(const GroupPolicy& policy, const RequestLength& length,
               std::int32_t first_needed) const;
@@ -59,9 +79,11 @@ class PageRow {
   /// Takes the pages of a growth. Requires that the shard of `claim` has as many.
   void grow(PagePool& pool, const Growth& growth, const RowClaim& claim);
 
-  /// Makes the pages that the first `num_tokens` tokens fill findable.
-  void cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
-             std::int32_t num_tokens);
+  /// Makes the pages that the first `num_tokens` tokens fill findable. With `deduplicate`, a page
+  /// whose content another page of its shard holds is given back, and the row has that one in its
+  /// place, on the stronger of both pages' terms. Returns how many were replaced.
+  std::int32_t cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
+                     std::int32_t num_tokens, bool deduplicate = false);
 
   /// Forgets the pages, which the caller has given back or given to somebody else.
   void clear();
@@ -71,6 +93,8 @@ class PageRow {
                         const RequestLength& length, const std::string& request_id) const;
 
  private:
+  void take(PagePool& pool, std::ptrdiff_t begin, std::ptrdiff_t end, const RowClaim& claim);
+
   std::vector<PageId> pages_;
   std::int32_t num_cached_ = 0;
   std::int32_t num_skipped_ = 0;

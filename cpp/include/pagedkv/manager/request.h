@@ -87,6 +87,11 @@ class Request {
   /// Throws as `check_hashable` does.
   std::span<const PageHash> page_hashes(std::int32_t page_size, const PageHasher& hasher);
 
+  /// As `page_hashes` of each, which need not wait for each other. Throws as `page_hashes` does;
+  /// then nothing is hashed. Requires that no request is given twice.
+  static void hash_pages(std::span<Request* const> requests, std::int32_t page_size,
+                         const PageHasher& hasher);
+
   /// Pages that `page_hashes` would hash now.
   std::int64_t num_pages_to_hash(std::int32_t page_size, const PageHasher& hasher) const;
 
@@ -118,6 +123,7 @@ class Request {
 
   bool is_hashed_with(std::int32_t page_size, const PageHasher& hasher) const;
   const PageHashChain& chain(const char* operation) const;
+  PageHashChain& chain_for(std::int32_t page_size, const PageHasher& hasher);
 
   std::string request_id_;
   std::vector<TokenId> tokens_;

@@ -22,6 +22,12 @@ class ChunkedLocalPolicy final : public GroupPolicy {
     return round_down(num_computed_tokens, chunk_size_) / page_size();
   }
 
+  std::int32_t max_num_pages(const RequestLength& length,
+                             std::int32_t max_new_tokens) const override {
+    const std::int64_t seen = std::int64_t{chunk_size_} - 1 + max_new_tokens;
+    return std::min(num_pages_for(length), num_pages_across(seen + length.num_lookahead_tokens));
+  }
+
   std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t num_skipped) const override {
     const std::int64_t chunks = ceil_div(num_slots(num_skipped + 1), chunk_size_);
     return static_cast<std::int32_t>(

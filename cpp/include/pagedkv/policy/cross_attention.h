@@ -24,6 +24,8 @@ class CrossAttentionPolicy final : public GroupPolicy {
 
   std::int32_t num_quiet_tokens(std::int32_t, std::int32_t) const override { return kAnyNumTokens; }
 
+  RowRange rewritten_pages(std::int32_t) const override { return {kAnyNumTokens, kAnyNumTokens}; }
+
   bool is_complete(std::int32_t, std::int32_t) const override { return false; }
 
   bool has_slots() const override { return false; }

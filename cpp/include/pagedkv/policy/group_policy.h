@@ -21,6 +21,12 @@ struct RequestLength {
   std::int32_t num_encoder_tokens = 0;    ///< What cross attention looks at.
 };
 
+/// Positions in a row, from `begin` to before `end`.
+struct RowRange {
+  std::int32_t begin = 0;
+  std::int32_t end = 0;
+};
+
 /// What one attention type asks of the pages of its group. Stateless: what requests hold is in
 /// `RequestState`.
 ///
@@ -53,6 +59,13 @@ class GroupPolicy {
     return ceil_div(length.num_tokens + length.num_lookahead_tokens, page_size_);
   }
 
+  /// Most pages that a request of `length` holds at a time, if no step is longer than
+  /// `max_new_tokens`. May be too many, never too few.
+  virtual std::int32_t max_num_pages(const RequestLength& length,
+                                     std::int32_t /*max_new_tokens*/) const {
+    return num_pages_for(length);
+  }
+
   /// First page of a row of `num_pages_for(length)` pages that a step writes to, when it is
   /// lengthened to that: those before, if they are new, stay null.
   virtual std::int32_t first_written_page(const RequestLength&) const { return 0; }
@@ -75,6 +88,13 @@ class GroupPolicy {
     return true;
   }
 
+  /// Pages that hold what the first `num_computed_tokens` tokens left there, and that later tokens
+  /// write to: two requests that go on from there cannot share them. Those before are final. May
+  /// lie behind the end of the row.
+  virtual RowRange rewritten_pages(std::int32_t num_computed_tokens) const {
+    return {num_computed_tokens / page_size_, ceil_div(num_computed_tokens, page_size_)};
+  }
+
   /// Whether each token has a slot of its own in the pages.
   virtual bool has_slots() const { return true; }
 
@@ -85,6 +105,12 @@ class GroupPolicy {
   GroupPolicy(GroupId group, std::int32_t page_size) : group_(group), page_size_(page_size) {}
 
   static constexpr std::int32_t kAnyNumTokens = std::numeric_limits<std::int32_t>::max();
+
+  /// Pages that so many tokens in a row may lie in, wherever the first of them is.
+  std::int32_t num_pages_across(std::int64_t num_tokens) const {
+    return static_cast<std::int32_t>(
+        std::min(ceil_div(num_tokens, std::int64_t{page_size_}) + 1, std::int64_t{kAnyNumTokens}));
+  }
 
   /// Tokens that `num_pages` pages have slots for; `kAnyNumTokens` if they are more.
   std::int32_t num_slots(std::int32_t num_pages) const {

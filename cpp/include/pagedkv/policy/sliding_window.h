@@ -21,6 +21,12 @@ class SlidingWindowPolicy final : public GroupPolicy {
     return std::max(num_computed_tokens - window_ + 1, 0) / page_size();
   }
 
+  std::int32_t max_num_pages(const RequestLength& length,
+                             std::int32_t max_new_tokens) const override {
+    const std::int64_t seen = std::int64_t{window_} - 1 + max_new_tokens;
+    return std::min(num_pages_for(length), num_pages_across(seen + length.num_lookahead_tokens));
+  }
+
   std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t num_skipped) const override {
     const std::int64_t next_skip = std::int64_t{num_slots(num_skipped + 1)} + window_ - 1;
     return static_cast<std::int32_t>(std::min(next_skip, std::int64_t{num_slots(num_pages)}));

@@ -28,6 +28,10 @@ class StateSpacePolicy final : public GroupPolicy {
     return saturating_add(last_state(length.num_tokens) + 1, num_speculative_pages_);
   }
 
+  std::int32_t max_num_pages(const RequestLength& length, std::int32_t) const override {
+    return std::min(num_pages_for(length), saturating_add(2, num_speculative_pages_));
+  }
+
   std::int32_t first_written_page(const RequestLength& length) const override {
     return last_state(length.num_tokens);
   }
@@ -42,6 +46,11 @@ class StateSpacePolicy final : public GroupPolicy {
 
   bool is_complete(std::int32_t page, std::int32_t num_computed_tokens) const override {
     return keeps_checkpoints_ && (page + 1) * page_size() == num_computed_tokens;
+  }
+
+  RowRange rewritten_pages(std::int32_t num_computed_tokens) const override {
+    if (keeps_checkpoints_) return GroupPolicy::rewritten_pages(num_computed_tokens);
+    return {0, 1};
   }
 
   bool has_slots() const override { return false; }

@@ -50,7 +50,8 @@ class FreePages {
   /// Adds `page` as the warmest. Requires `!contains(page)`.
   void push_back(PageId page);
 
-  /// Adds `page`, which has no content, as the coldest. Requires `!contains(page)`.
+  /// Adds `page`, which has no content, as the coldest: if all pages without content come so, they
+  /// are colder than all with content. Requires `!contains(page)`.
   void push_front(PageId page);
 
   /// Takes `page` from wherever it is. Requires `contains(page)`.
@@ -77,7 +78,7 @@ class FreePages {
   /// As `pop_front`, for a page that is to be on `term`. Requires lanes.
   PageId pop_for(ShardId shard, TermId term);
 
-  /// Whether pages without content always go before those with, quotas aside.
+  /// Whether the pool is to push pages without content to the front.
   void set_uncached_first(bool uncached_first) { uncached_first_ = uncached_first; }
   bool uncached_first() const { return uncached_first_; }
 

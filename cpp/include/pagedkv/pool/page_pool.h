@@ -7,6 +7,7 @@
 
 #include "pagedkv/hash/page_hash.h"
 #include "pagedkv/pool/free_pages.h"
+#include "pagedkv/pool/large_array.h"
 #include "pagedkv/pool/page.h"
 #include "pagedkv/pool/page_shards.h"
 #include "pagedkv/pool/prefix_index.h"
@@ -139,6 +140,13 @@ class PagePool {
     return index_.find(hash, group, shards().pages_of(shard));
   }
 
+  /// Hints that a `find` or `cache` of this key comes soon: the table is fetched from memory
+  /// meanwhile, and by `prefetch_page`, a little later, the page it names.
+  void prefetch(const PageHash& hash, GroupId group) const { index_.prefetch(hash, group); }
+  void prefetch_page(const PageHash& hash, GroupId group) const {
+    index_.prefetch_page(hash, group);
+  }
+
   /// Makes the content of a held page findable.
   ///
   /// Throws `std::out_of_range` for a page not in `[1, num_pages)`, `std::invalid_argument` for a
@@ -183,7 +191,7 @@ class PagePool {
   void hand_out(PageId page);
   RetentionLanes* lanes_for(const RetentionTerm& term);
 
-  std::vector<Page> pages_;
+  LargeArray<Page> pages_;
   FreePages free_pages_;
   PrefixIndex index_;
   std::int64_t num_evictions_ = 0;

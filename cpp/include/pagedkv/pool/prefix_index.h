@@ -2,10 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
-#include <vector>
 
 #include "pagedkv/hash/page_hash.h"
+#include "pagedkv/pool/large_array.h"
 #include "pagedkv/pool/page.h"
 #include "pagedkv/pool/page_shards.h"
 #include "pagedkv/types.h"
@@ -39,6 +40,18 @@ class PrefixIndex {
   /// The oldest page with this key among `range`, or `kNoPage`. O(pages with this key).
   PageId find(const PageHash& hash, GroupId group, PageRange range) const;
 
+  /// Fetches the key's place in the table from memory, without waiting for it.
+  void prefetch(const PageHash& hash, GroupId group) const {
+    __builtin_prefetch(&slots_[home(tag_of(hash, group))]);
+  }
+
+  /// Fetches the page that the key's place in the table names, if that has the look of the key.
+  void prefetch_page(const PageHash& hash, GroupId group) const {
+    const std::uint32_t tag = tag_of(hash, group);
+    const Slot& slot = slots_[home(tag)];
+    if (slot.tag == tag) __builtin_prefetch(&at(slot.page));
+  }
+
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
   /// not cached, and `group >= 0`.
   void insert(PageId page, const PageHash& hash, GroupId group);
@@ -61,13 +74,27 @@ class PrefixIndex {
 
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
-  std::size_t home(std::uint32_t tag) const;
+
+  // Digests are uniform already; the multiplication only spreads the group over the bits.
+  static std::uint32_t tag_of(const PageHash& hash, GroupId group) {
+    std::uint64_t word;
+    std::memcpy(&word, hash.bytes.data(), sizeof word);
+    word ^= static_cast<std::uint64_t>(group) * 0x9e3779b97f4a7c15U;
+    word = (word ^ (word >> 32)) * 0xd6e8feb86659fd93U;
+    return static_cast<std::uint32_t>(word >> 32);
+  }
+
+  // Scales the tag to the table: no division, and any table size will do.
+  std::size_t home(std::uint32_t tag) const {
+    return static_cast<std::size_t>((std::uint64_t{tag} * slots_.size()) >> 32);
+  }
+
   std::size_t next(std::size_t slot) const { return slot + 1 == slots_.size() ? 0 : slot + 1; }
   std::size_t find_slot(const PageHash& hash, GroupId group, std::uint32_t tag) const;
   void erase_slot(std::size_t slot);
 
   std::span<Page> pages_;
-  std::vector<Slot> slots_;
+  LargeArray<Slot> slots_;
   PageId num_keys_ = 0;
   PageId num_pages_ = 0;
 };
