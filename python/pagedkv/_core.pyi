@@ -1266,7 +1266,7 @@ class CacheManager:
     ``allocate`` that returns False, leave everything as it was.
     """
 
-    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None, data_parallel_size: int = 1, as_easydel: bool = False, deduplicate: bool = False) -> None:
+    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None, data_parallel_size: int = 1, as_easydel: bool = False, deduplicate: bool = False, free_order: str = 'lru', prefer_contiguous: bool = False) -> None:
         """
         Makes an empty cache.
 
@@ -1287,6 +1287,10 @@ class CacheManager:
           deduplicate: ``commit`` lets go of a page whose content another page holds already, in favour of
             that one. Otherwise requests that compute the same prefix at the same time keep a copy each, and
             page tables only ever grow (as vLLM's do).
+          free_order: Which free pages are allocated first: "lru", those that were given back first, or
+            "uncached_first", those without content first, as in vLLM.
+          prefer_contiguous: Give the pages of each call in rising order, and take pages right after a
+            request's last where those are free and without content. Rows then have fewer contiguous runs.
 
         Raises:
           ValueError: If a size is below 1, ``data_parallel_size`` does not divide ``num_pages``, there are no groups, ``hash_page_size`` does not divide every
