@@ -82,6 +82,34 @@ void pool_allocate_cache_free(benchmark::State& state) {
 }
 BENCHMARK(pool_allocate_cache_free)->Arg(kSmall)->Arg(kMedium)->Arg(kLarge);
 
+// The same with `state.range(1)` tenants, each with pages of five priorities, some with a time
+// limit, and a quota that each comes over now and then. Lanes in use: up to ten a tenant and more.
+void pool_retained_allocate_cache_free(benchmark::State& state) {
+  const auto num_pages = static_cast<std::size_t>(state.range(0));
+  const std::int64_t num_tenants = state.range(1);
+  PagePool pool(static_cast<PageId>(num_pages));
+  for (TenantId tenant = 0; tenant < num_tenants; ++tenant) {
+    pool.set_tenant_quota(tenant, static_cast<PageId>(state.range(0) / num_tenants));
+  }
+  const auto hashes = hashes_of(2 * num_pages);
+  std::array<PageId, kBatch> pages;
+  std::size_t next = 0;
+  std::mt19937_64 random(1);
+  const auto step = [&] {
+    RetentionTerm term{.tenant = static_cast<TenantId>(random() % num_tenants)};
+    term.priority = static_cast<std::int32_t>(25 * (random() % 5));
+    if (random() % 2 == 0) term.ttl = 100;
+    if (!pool.allocate(pages, {.term = term})) state.SkipWithError("the pool is full");
+    for (PageId page : pages) pool.cache(page, hashes[next++ % hashes.size()], 0);
+    pool.free(pages);
+    pool.advance_time(pool.now() + 1);
+  };
+  for (std::size_t i = 0; i < 2 * num_pages / kBatch; ++i) step();  // until all pages have content
+  for (auto _ : state) step();
+  per_page(state, kBatch);
+}
+BENCHMARK(pool_retained_allocate_cache_free)->ArgsProduct({{kSmall, kMedium, kLarge}, {1, 100}});
+
 // The same on a list, a vector of iterators into it, and an unordered map.
 void std_allocate_cache_free(benchmark::State& state) {
   const auto num_pages = static_cast<std::size_t>(state.range(0));

@@ -12,6 +12,7 @@ void bind_spec(nb::module_& m);
 void bind_extra_keys(nb::module_& m);
 void bind_pool(nb::module_& m);
 void bind_cache_pages(nb::module_& m);
+void bind_retention(nb::module_& m);
 void bind_request(nb::module_& m);
 void bind_hash(nb::module_& m);
 void bind_manager(nb::module_& m);

@@ -33,6 +33,12 @@ PyType_Slot kManagerSlots[] = {
     {0, nullptr},
 };
 
+FreeOrder free_order_named(std::string_view name) {
+  if (name == "lru") return FreeOrder::kLru;
+  if (name == "uncached_first") return FreeOrder::kUncachedFirst;
+  throw_value_error("CacheManager", "free_order must be lru or uncached_first, got ", name);
+}
+
 using Requests = std::vector<const Request*>;
 
 // Python has None for any shard, and no number.
@@ -280,9 +286,10 @@ void bind_state(nb::class_<OwningManager>& manager) {
             return 1.0 - static_cast<double>(pool(m).num_free_pages()) / pool(m).num_pages();
           },
           "Share of the pages that is not free, from 0 to 1. The null page counts as used.")
-      .def(
-          "reset_prefix_cache", &OwningManager::reset_prefix_cache,
-          "Forgets all cached content. Returns False and does nothing while a request holds pages.")
+      .def("reset_prefix_cache", &OwningManager::reset_prefix_cache,
+           "Forgets all cached content. Returns False and does nothing while a request or a pin "
+           "holds "
+           "pages.")
       .def(
           "check_invariants", [](const OwningManager& m) { m.core().check_invariants(); },
           "Raises RuntimeError naming what does not hold. For tests.");
@@ -309,7 +316,7 @@ tables may be read at any time. Deterministic: the same calls give the same page
          std::int32_t max_model_len, bool enable_caching, bool use_eagle,
          std::string_view hash_algorithm, std::optional<std::string_view> hash_seed,
          std::optional<std::int32_t> hash_page_size, std::int32_t data_parallel_size,
-         bool as_easydel, bool deduplicate) {
+         bool as_easydel, bool deduplicate, std::string_view free_order, bool prefer_contiguous) {
         const PageHasher hasher(hash_algorithm_named(hash_algorithm),
                                 hash_seed.value_or(kDefaultHashSeed));
         new (self) OwningManager(num_pages, kv_cache_groups, max_model_len,
@@ -319,12 +326,15 @@ tables may be read at any time. Deterministic: the same calls give the same page
                                   .hash_page_size = hash_page_size,
                                   .num_shards = data_parallel_size,
                                   .deduplicate = deduplicate,
-                                  .as_easydel = as_easydel});
+                                  .as_easydel = as_easydel,
+                                  .free_order = free_order_named(free_order),
+                                  .prefer_contiguous = prefer_contiguous});
       },
       "num_pages"_a, "kv_cache_groups"_a, "max_model_len"_a, "enable_caching"_a = true,
       "use_eagle"_a = false, nb::kw_only(), "hash_algorithm"_a = "sha256_cbor",
       "hash_seed"_a = nb::none(), "hash_page_size"_a = nb::none(), "data_parallel_size"_a = 1,
-      "as_easydel"_a = false, "deduplicate"_a = false, R"doc(
+      "as_easydel"_a = false, "deduplicate"_a = false, "free_order"_a = "lru",
+      "prefer_contiguous"_a = false, R"doc(
 Makes an empty cache.
 
 Args:
@@ -344,11 +354,15 @@ Args:
   deduplicate: ``commit`` lets go of a page whose content another page holds already, in favour of
     that one. Otherwise requests that compute the same prefix at the same time keep a copy each, and
     page tables only ever grow (as vLLM's do).
+  free_order: Which free pages are allocated first: "lru", those that were given back first, or
+    "uncached_first", those without content first, as in vLLM.
+  prefer_contiguous: Give the pages of each call in rising order, and take pages right after a
+    request's last where those are free and without content. Rows then have fewer contiguous runs.
 
 Raises:
   ValueError: If a size is below 1, ``data_parallel_size`` does not divide ``num_pages``, there are no groups, ``hash_page_size`` does not divide every
-    group's page size, slots (``num_pages * page_size``) do not fit in int32, or the algorithm is
-    unknown.
+    group's page size, slots (``num_pages * page_size``) do not fit in int32, the algorithm or the
+    order is unknown, or ``as_easydel`` is given with another order or ``prefer_contiguous``.
 
 Example:
 
@@ -370,6 +384,7 @@ Example:
   bind_life_of_a_request(manager);
   bind_arrays(manager);
   bind_state(manager);
+  bind_retention_calls(manager);
   bind_scheduler_calls(manager);
   bind_manager_contents(m, manager);
   bind_recording(manager);

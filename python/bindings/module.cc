@@ -9,6 +9,7 @@ NB_MODULE(_core, m) {
   pagedkv::bind_extra_keys(m);
   pagedkv::bind_pool(m);
   pagedkv::bind_cache_pages(m);
+  pagedkv::bind_retention(m);
   pagedkv::bind_request(m);
   pagedkv::bind_hash(m);
   pagedkv::bind_manager(m);

@@ -81,6 +81,13 @@ class OwningManager {
     held_.erase(&request);
   }
 
+  /// The core, while nobody else uses it.
+  template <typename Work>
+  auto with_core(std::string_view operation, Work work) {
+    const ExclusiveUse use(use_flag_, operation, "manager");
+    return work(*core_);
+  }
+
   /// The core and the requests that schedulers know by name, while nobody else uses them.
   template <typename Work>
   auto with_named(std::string_view operation, Work work) {
@@ -179,6 +186,9 @@ void bind_recording(nb::class_<OwningManager>& manager);
 
 /// Methods that take requests of schedulers' own classes: see scheduler_calls.cc.
 void bind_scheduler_calls(nb::class_<OwningManager>& manager);
+
+/// Methods for what is kept when requests have gone: see retention.cc.
+void bind_retention_calls(nb::class_<OwningManager>& manager);
 
 /// Methods for requests that go on from others: see fork_calls.cc.
 void bind_fork_calls(nb::module_& m, nb::class_<OwningManager>& manager);

@@ -73,6 +73,22 @@ Raises:
   IndexError: If ``page`` is not in ``[0, num_pages)``.
 )doc")
       .def(
+          "term",
+          [](const Pool& p, PageId page) {
+            const RetentionTerm term = pool_of(p).term(page);
+            return nb::make_tuple(
+                term.priority,
+                term.ttl == RetentionTerm::kForever ? nb::none() : nb::object(nb::int_(term.ttl)),
+                term.tenant == kNoTenant ? nb::none() : nb::object(nb::int_(term.tenant)));
+          },
+          "page"_a, nb::sig("def term(self, page: int) -> tuple[int, int | None, int | None]"),
+          R"doc(
+What ``page`` is kept on: priority, time limit and tenant. ``(50, None, None)`` if nobody asked.
+
+Raises:
+  IndexError: If ``page`` is not in ``[0, num_pages)``.
+)doc")
+      .def(
           "find",
           [](const Pool& p, nb::bytes digest, GroupId group,
              std::optional<ShardId> shard) -> std::optional<PageId> {

@@ -25,12 +25,14 @@ using Lora = std::optional<std::pair<std::string, std::string>>;
 
 void init_request(Request* self, std::string request_id, nb::handle tokens, Lora lora,
                   std::vector<MultimodalItem> mm_items, std::optional<std::string> cache_salt,
-                  std::optional<PromptEmbeds> prompt_embeds, std::int32_t num_encoder_tokens) {
+                  std::optional<PromptEmbeds> prompt_embeds, std::int32_t num_encoder_tokens,
+                  const Retention* retention) {
   auto lora_key = lora ? std::optional<LoraKey>({lora->first, lora->second}) : std::nullopt;
   new (self) Request(std::move(request_id), int32_values(tokens, "Request", "tokens"),
                      ExtraKeys(std::move(lora_key), std::move(mm_items), std::move(cache_salt),
                                std::move(prompt_embeds)),
                      num_encoder_tokens);
+  if (retention != nullptr) self->retain(std::make_shared<const Retention>(*retention));
 }
 
 DigestArray page_hashes(Request& request, std::size_t first_page) {
@@ -56,7 +58,8 @@ tokens decides the content of its pages is given once: pages with different keys
 )doc")
       .def("__init__", &init_request, "request_id"_a, "tokens"_a, nb::kw_only(),
            "lora"_a = nb::none(), "mm_items"_a = nb::make_tuple(), "cache_salt"_a = nb::none(),
-           "prompt_embeds"_a = nb::none(), "num_encoder_tokens"_a = 0, R"doc(
+           "prompt_embeds"_a = nb::none(), "num_encoder_tokens"_a = 0,
+           "retention"_a.none() = nb::none(), R"doc(
 Copies the prompt.
 
 Args:
@@ -68,6 +71,7 @@ Args:
   cache_salt: Requests with different salts share nothing: one for each tenant keeps them apart.
   prompt_embeds: Embeddings in place of the prompt's first tokens, as ``PromptEmbeds``.
   num_encoder_tokens: Tokens of the encoder's output, for layers of cross attention.
+  retention: How its pages are to be kept once nobody holds them; as all others if None.
 
 Raises:
   TypeError: If ``tokens`` are not integers in one dimension.
@@ -140,12 +144,14 @@ Example:
           "copy",
           [](const Request& request, std::string request_id) {
             const auto tokens = request.tokens();
-            return std::make_unique<Request>(std::move(request_id),
-                                             std::vector(tokens.begin(), tokens.end()),
-                                             request.extra_keys(), request.num_encoder_tokens());
+            auto copy = std::make_unique<Request>(
+                std::move(request_id), std::vector(tokens.begin(), tokens.end()),
+                request.extra_keys(), request.num_encoder_tokens());
+            copy->retain_as(request);
+            return copy;
           },
           "request_id"_a, R"doc(
-A request of the same tokens and extra keys, which holds no pages: for ``CacheManager.fork``.
+A request of the same tokens, extra keys and retention, which holds no pages: for ``CacheManager.fork``.
 
 Example:
 
@@ -190,6 +196,13 @@ Raises:
           "The multimodal items, by rising offset.")
       .def_prop_ro("cache_salt",
                    [](const Request& request) { return request.extra_keys().cache_salt(); })
+      .def_prop_ro(
+          "retention",
+          [](const Request& request) {
+            return request.retention() == nullptr ? std::nullopt
+                                                  : std::optional(*request.retention());
+          },
+          "How its pages are to be kept, or None.")
       .def("__repr__", [](const Request& request) {
         return nb::str("Request({!r}, num_tokens={}, num_computed_tokens={})")
             .format(request.request_id(), request.num_tokens(), request.num_computed_tokens());

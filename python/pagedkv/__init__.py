@@ -26,6 +26,8 @@ from pagedkv._core import PromptEmbeds as PromptEmbeds
 from pagedkv._core import ReplayDifference as ReplayDifference
 from pagedkv._core import ReplayReport as ReplayReport
 from pagedkv._core import Request as Request
+from pagedkv._core import Retention as Retention
+from pagedkv._core import RetentionRange as RetentionRange
 from pagedkv._core import SinkFullAttentionSpec as SinkFullAttentionSpec
 from pagedkv._core import SlidingWindowSpec as SlidingWindowSpec
 from pagedkv._core import StepFork as StepFork

@@ -667,6 +667,14 @@ class PagePoolView:
           IndexError: If ``page`` is not in ``[0, num_pages)``.
         """
 
+    def term(self, page: int) -> tuple[int, int | None, int | None]:
+        """
+        What ``page`` is kept on: priority, time limit and tenant. ``(50, None, None)`` if nobody asked.
+
+        Raises:
+          IndexError: If ``page`` is not in ``[0, num_pages)``.
+        """
+
     def find(self, digest: bytes, group: int = 0, shard: int | None = None) -> int | None:
         """
         The oldest page whose content has this digest in ``group``, or None. With ``shard``, only its pages
@@ -750,6 +758,14 @@ class PagePool:
         """
         What the content of ``page`` is found by: its digest, padded with zeros to 32 bytes, and its group;
         None if it cannot be found.
+
+        Raises:
+          IndexError: If ``page`` is not in ``[0, num_pages)``.
+        """
+
+    def term(self, page: int) -> tuple[int, int | None, int | None]:
+        """
+        What ``page`` is kept on: priority, time limit and tenant. ``(50, None, None)`` if nobody asked.
 
         Raises:
           IndexError: If ``page`` is not in ``[0, num_pages)``.
@@ -875,6 +891,90 @@ class CachePages:
 
     def __repr__(self) -> str: ...
 
+class RetentionRange:
+    """Tokens of a prompt, and how long their pages are kept."""
+
+    def __init__(self, start: int, end: int | None = None, *, priority: int = 50, ttl: int | None = None) -> None:
+        """
+        Tokens from ``start`` on to before ``end``; to the prompt's end if that is None.
+
+        Args:
+          start: At least 0.
+          end: More than ``start``.
+          priority: 0 to 100.
+          ttl: At least 1; None for no limit.
+
+        Raises:
+          ValueError: If one is out of range.
+        """
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int | None: ...
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def ttl(self) -> int | None: ...
+
+    def __repr__(self) -> str: ...
+
+class Retention:
+    """
+    How a request wants its pages to be kept once nobody holds them.
+
+    The idea and its parts are those of TensorRT-LLM's ``KvCacheRetentionConfig``; tenants are ours. See
+    ``docs/retention.md`` for the order of eviction.
+    """
+
+    def __init__(self, priority: int = 50, *, ttl: int | None = None, tenant: int | None = None, ranges: Sequence[RetentionRange] = [], decode_priority: int | None = None, decode_ttl: int | None = None) -> None:
+        """
+        A page has the strongest of all that its tokens have: the highest priority, then the longest time.
+
+        Args:
+          priority: 0 (evicted first) to 100 (last), of tokens that nothing below is about.
+          ttl: After so long without use the priority is 50 again, in the unit of
+            ``CacheManager.advance_time``. None for no limit.
+          tenant: A number >= 0 for whom the pages are counted: see ``CacheManager.set_tenant_quota``.
+          ranges: `RetentionRange`s of the prompt: of the tokens that the request is made with. They may
+            overlap.
+          decode_priority: Of tokens that are appended later. As ``priority`` if both are None.
+          decode_ttl: Of those tokens.
+
+        Raises:
+          ValueError: If one is out of range.
+
+        Example:
+
+            >>> system_prompt = RetentionRange(0, 512, priority=90, ttl=3600)
+            >>> retention = Retention(ranges=[system_prompt], decode_priority=10)
+            >>> request = Request("a", range(1000), retention=retention)
+            >>> request.retention.ranges
+            [RetentionRange(0, 512, priority=90, ttl=3600)]
+        """
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def ttl(self) -> int | None: ...
+
+    @property
+    def tenant(self) -> int | None: ...
+
+    @property
+    def ranges(self) -> list[RetentionRange]:
+        """The ranges, by rising start."""
+
+    @property
+    def decode_priority(self) -> int: ...
+
+    @property
+    def decode_ttl(self) -> int | None: ...
+
 class Request:
     """
     The tokens of one sequence, owned by C++, and the digests of its full pages.
@@ -883,7 +983,7 @@ class Request:
     tokens decides the content of its pages is given once: pages with different keys are never shared.
     """
 
-    def __init__(self, request_id: str, tokens: object, *, lora: tuple[str, str] | None = None, mm_items: Sequence[MultimodalItem] = (), cache_salt: str | None = None, prompt_embeds: PromptEmbeds | None = None, num_encoder_tokens: int = 0) -> None:
+    def __init__(self, request_id: str, tokens: object, *, lora: tuple[str, str] | None = None, mm_items: Sequence[MultimodalItem] = (), cache_salt: str | None = None, prompt_embeds: PromptEmbeds | None = None, num_encoder_tokens: int = 0, retention: Retention | None = None) -> None:
         """
         Copies the prompt.
 
@@ -896,6 +996,7 @@ class Request:
           cache_salt: Requests with different salts share nothing: one for each tenant keeps them apart.
           prompt_embeds: Embeddings in place of the prompt's first tokens, as ``PromptEmbeds``.
           num_encoder_tokens: Tokens of the encoder's output, for layers of cross attention.
+          retention: How its pages are to be kept once nobody holds them; as all others if None.
 
         Raises:
           TypeError: If ``tokens`` are not integers in one dimension.
@@ -1010,6 +1111,10 @@ class Request:
 
     @property
     def cache_salt(self) -> str | None: ...
+
+    @property
+    def retention(self) -> Retention | None:
+        """How its pages are to be kept, or None."""
 
     def __repr__(self) -> str: ...
 
@@ -1162,7 +1267,7 @@ class CacheManager:
     ``allocate`` that returns False, leave everything as it was.
     """
 
-    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None, data_parallel_size: int = 1, as_easydel: bool = False, deduplicate: bool = False) -> None:
+    def __init__(self, num_pages: int, kv_cache_groups: Sequence[CacheGroupSpec], max_model_len: int, enable_caching: bool = True, use_eagle: bool = False, *, hash_algorithm: str = 'sha256_cbor', hash_seed: str | None = None, hash_page_size: int | None = None, data_parallel_size: int = 1, as_easydel: bool = False, deduplicate: bool = False, free_order: str = 'lru', prefer_contiguous: bool = False) -> None:
         """
         Makes an empty cache.
 
@@ -1183,11 +1288,15 @@ class CacheManager:
           deduplicate: ``commit`` lets go of a page whose content another page holds already, in favour of
             that one. Otherwise requests that compute the same prefix at the same time keep a copy each, and
             page tables only ever grow (as vLLM's do).
+          free_order: Which free pages are allocated first: "lru", those that were given back first, or
+            "uncached_first", those without content first, as in vLLM.
+          prefer_contiguous: Give the pages of each call in rising order, and take pages right after a
+            request's last where those are free and without content. Rows then have fewer contiguous runs.
 
         Raises:
           ValueError: If a size is below 1, ``data_parallel_size`` does not divide ``num_pages``, there are no groups, ``hash_page_size`` does not divide every
-            group's page size, slots (``num_pages * page_size``) do not fit in int32, or the algorithm is
-            unknown.
+            group's page size, slots (``num_pages * page_size``) do not fit in int32, the algorithm or the
+            order is unknown, or ``as_easydel`` is given with another order or ``prefer_contiguous``.
 
         Example:
 
@@ -1625,11 +1734,77 @@ class CacheManager:
 
     def reset_prefix_cache(self) -> bool:
         """
-        Forgets all cached content. Returns False and does nothing while a request holds pages.
+        Forgets all cached content. Returns False and does nothing while a request or a pin holds pages.
         """
 
     def check_invariants(self) -> None:
         """Raises RuntimeError naming what does not hold. For tests."""
+
+    def pin(self, request: Request) -> int:
+        """
+        Keeps the pages of ``request`` that others can find, its committed full pages, from being evicted.
+
+        They stay when the request has gone, until ``unpin``. Pinned pages are not free: fewer are left to
+        allocate from. ``reset_prefix_cache`` refuses while there are pins.
+
+        Returns:
+          A number for ``unpin``. A request may be pinned more than once.
+
+        Raises:
+          ValueError: If the request holds no pages of this manager, or none that can be found.
+        """
+
+    def unpin(self, pin: int) -> None:
+        """
+        Lets the pages of a pin go: they are the warmest then, the last of them evicted first.
+
+        Raises:
+          ValueError: If there is no such pin (any more).
+        """
+
+    @property
+    def num_pinned_pages(self) -> int:
+        """Distinct pages that pins hold."""
+
+    def advance_time(self, now: int) -> None:
+        """
+        Tells the time, in any unit, for the ``ttl`` of retentions. It starts at 0.
+
+        A time limit counts from when a page was given back by the last that held it. Pages whose time has
+        run out are from now on as if they had been given back on the default priority. The manager reads no
+        clock: a coarse unit costs less, since pages given back at one time run out together.
+
+        Raises:
+          ValueError: If ``now`` is less than before.
+        """
+
+    @property
+    def now(self) -> int:
+        """The latest time given to ``advance_time``."""
+
+    def set_tenant_quota(self, tenant: int, max_pages: int | None) -> None:
+        """
+        How many pages a tenant may have before it is evicted from first. It never makes a call fail.
+
+        Counted are pages that its requests were given, until they lose their content, and not those that
+        they found in the cache. While a tenant has more, its free pages go before all others; one that has
+        as many gives up its own free pages for new ones.
+
+        Args:
+          tenant: As in `Retention`.
+          max_pages: At least 0; None for no quota.
+
+        Raises:
+          ValueError: If one is out of range.
+        """
+
+    def num_tenant_pages(self, tenant: int) -> int:
+        """
+        Pages held for a tenant, and free ones with content that it brought in.
+
+        Raises:
+          ValueError: If ``tenant`` is negative.
+        """
 
     def get_computed_pages(self, request: object, *, dp_shard_hint: int | None = None, data_parallel_size: int | None = None) -> tuple[CachePages, int]:
         """

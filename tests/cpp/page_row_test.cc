@@ -39,7 +39,7 @@ class PageRowTest : public testing::Test {
     const std::int32_t expected =
         row_.num_pages_taken(growth) - row_.num_pages_freed(growth, pool_, kAllPages);
     row_.skip(pool_, growth.first_needed);
-    row_.grow(pool_, growth, shard);
+    row_.grow(pool_, growth, {.shard = shard});
     EXPECT_EQ(num_free - pool_.num_free_pages(), expected);
     row_.check_invariants(pool_, policy, {num_tokens, 0, 0}, "a");
   }
@@ -109,7 +109,7 @@ TEST_F(PageRowTest, AdoptsAPrefix) {
   EXPECT_THAT(second.pages(), ElementsAre(0, 0, 3));
   EXPECT_EQ(second.num_cached(), 3);
   EXPECT_EQ(second.num_skipped(), 2);
-  second.hold(pool_);
+  second.hold(pool_, {});
   EXPECT_EQ(pool_.ref_count(1), 1);
   EXPECT_EQ(pool_.ref_count(3), 2);
   second.check_invariants(pool_, window_, {12, 0, 0}, "b");

@@ -12,7 +12,11 @@ namespace pagedkv {
 namespace {
 
 // Before the pool is made, which may be large.
-PageId check_sizes(PageId num_pages, const Coordinator& coordinator, std::int32_t max_model_len) {
+PageId check_sizes(PageId num_pages, const Coordinator& coordinator, std::int32_t max_model_len,
+                   const CacheManagerOptions& options) {
+  if (options.as_easydel && (options.free_order != FreeOrder::kLru || options.prefer_contiguous)) {
+    throw_value_error("CacheManager", "as_easydel needs free_order lru and no prefer_contiguous");
+  }
   if (max_model_len < 1) {
     throw_value_error("CacheManager", "max_model_len must be >= 1, got ", max_model_len);
   }
@@ -36,7 +40,7 @@ CacheManager::CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_
     : options_(options),
       coordinator_(kv_cache_groups, options.hash_page_size,
                    options.as_easydel ? RedoRule::kEachKind : RedoRule::kPrefix),
-      pool_(check_sizes(num_pages, coordinator_, max_model_len)),
+      pool_(check_sizes(num_pages, coordinator_, max_model_len, options), options.free_order),
       max_model_len_(max_model_len),
       new_rows_(index(num_groups())),
       growths_(index(num_groups())) {
@@ -263,7 +267,9 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
   if (is_new) {
     state = &attach(request);
     state->rows.swap(new_rows_);
-    for (const PageRow& row : state->rows) row.hold(pool_);
+    for (GroupId group = 0; group < num_groups(); ++group) {
+      state->rows[index(group)].hold(pool_, claim_for(request, group, shard));
+    }
     state->shard = shard_of(state->rows, pool_.shards());
   } else {
     for (GroupId group = 0; group < num_groups(); ++group) {
@@ -274,7 +280,7 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
     PageRow& row = state->rows[index(group)];
     const PageRow::Growth& growth = growths_[index(group)];
     if (growth.first_filled >= growth.num_pages) continue;
-    row.grow(pool_, growth, shard);
+    row.grow(pool_, growth, claim_for(request, group, shard));
     state->shard.add(row.pages().subspan(index(growth.first_filled)), pool_.shards());
   }
   state->num_allocated_tokens =
@@ -406,7 +412,7 @@ std::int32_t CacheManager::num_common_prefix_pages(const Request& request, Group
   }
   if (!coordinator_.policy(group).reads_whole_prefix()) return 0;
   const auto end = std::ranges::find_if(
-      pages, [&](PageId page) { return pool_.ref_count(page) < num_requests; });
+      pages, [&](PageId page) { return pool_.ref_count(page) - pins_.count(page) < num_requests; });
   return static_cast<std::int32_t>(end - pages.begin());
 }
 

@@ -121,6 +121,7 @@ void CacheManager::check_commit(const Request& request, std::int64_t num_compute
 
 void CacheManager::check_invariants() const {
   pool_.check_invariants();
+  pins_.check_invariants();
   std::vector<std::int32_t> num_holders(index(pool_.num_pages()), 0);
   std::int32_t num_attached = 0;
   for (const RequestState& state : states_) {
@@ -146,9 +147,10 @@ void CacheManager::check_invariants() const {
     throw_broken("CacheManager", "counts ", num_requests(), " requests, found ", num_attached);
   }
   for (PageId page = kNullPage + 1; page < pool_.num_pages(); ++page) {
-    if (num_holders[index(page)] != pool_.ref_count(page)) {
+    if (num_holders[index(page)] + pins_.count(page) != pool_.ref_count(page)) {
       throw_broken("CacheManager", "page ", page, " has ref count ", pool_.ref_count(page),
-                   ", requests hold it ", num_holders[index(page)], " times");
+                   ", requests hold it ", num_holders[index(page)], " times, pins ",
+                   pins_.count(page));
     }
   }
 }

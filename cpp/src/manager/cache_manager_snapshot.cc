@@ -63,18 +63,33 @@ std::vector<PageId> get_order(ByteReader& reader, PageId num_pages) {
 
 }  // namespace
 
+// As if each request was freed in turn, and then each pin: a page goes where its last holder gives
+// it back.
 std::vector<PageId> CacheManager::order_of_eviction() const {
-  std::vector<PageId> order = pool_.free_pages();
-  std::vector<PageId> held;
-  for (const RequestState& state : states_) append_last_first(state.rows, held);
-  // As if each request was freed in turn: a page goes where its last holder gives it back.
   std::vector<std::int32_t> num_holders(static_cast<std::size_t>(pool_.num_pages()), 0);
-  for (const PageId page : held) {
-    if (++num_holders[static_cast<std::size_t>(page)] == pool_.ref_count(page)) {
-      order.push_back(page);
+  std::vector<PageId> first;
+  std::vector<PageId> last;
+  const auto give_back = [&](std::span<const PageId> pages) {
+    std::vector<PageId> blank;
+    for (const PageId page : pages) {
+      if (++num_holders[static_cast<std::size_t>(page)] != pool_.ref_count(page)) continue;
+      const bool goes_first =
+          options_.free_order == FreeOrder::kUncachedFirst && !pool_.is_cached(page);
+      (goes_first ? blank : last).push_back(page);
     }
+    first.insert(first.begin(), blank.begin(), blank.end());
+  };
+  std::vector<PageId> held;
+  for (const RequestState& state : states_) {
+    held.clear();
+    append_last_first(state.rows, held);
+    give_back(held);
   }
-  return order;
+  pins_.for_each(give_back);
+  const std::vector<PageId> free = pool_.free_pages();
+  first.insert(first.end(), free.begin(), free.end());
+  first.insert(first.end(), last.begin(), last.end());
+  return first;
 }
 
 std::vector<std::byte> CacheManager::snapshot() const {

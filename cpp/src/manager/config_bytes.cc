@@ -43,6 +43,8 @@ void put_config(ByteWriter& writer, const ManagerConfig& config) {
   writer.put_uint(config.options.use_eagle);
   writer.put_uint(config.options.as_easydel);
   writer.put_uint(config.options.deduplicate);
+  writer.put_uint(config.options.free_order == FreeOrder::kUncachedFirst);
+  writer.put_uint(config.options.prefer_contiguous);
   put_hasher(writer, config.options.hasher);
   writer.put_int(config.options.hash_page_size.value_or(0));
   writer.put_int(config.options.num_shards);
@@ -58,6 +60,8 @@ ManagerConfig get_config(ByteReader& reader) {
   config.options.use_eagle = reader.get_bool();
   config.options.as_easydel = reader.get_bool();
   config.options.deduplicate = reader.get_bool();
+  config.options.free_order = reader.get_bool() ? FreeOrder::kUncachedFirst : FreeOrder::kLru;
+  config.options.prefer_contiguous = reader.get_bool();
   config.options.hasher = get_hasher(reader);
   const auto hash_page_size = reader.get_int_as<std::int32_t>();
   if (hash_page_size != 0) config.options.hash_page_size = hash_page_size;

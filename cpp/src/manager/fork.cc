@@ -63,7 +63,7 @@ bool CacheManager::fork(Request& parent, Request& child, std::vector<PageCopies>
   RequestState& state = attach(child);  // may move the parent's
   for (GroupId group = 0; group < num_groups(); ++group) {
     PageRow& row = state.rows[static_cast<std::size_t>(group)];
-    row.fork(pool_, row_of(parent, group), rewritten_by(group), shard,
+    row.fork(pool_, row_of(parent, group), rewritten_by(group), claim_for(child, group, shard),
              copies[static_cast<std::size_t>(group)]);
   }
   state.shard = shard_of(state.rows, pool_.shards());

@@ -12,13 +12,15 @@ std::size_t index(std::int32_t position) { return static_cast<std::size_t>(posit
 
 bool is_real(PageId page) { return page != kNullPage; }
 
-void take(PagePool& pool, std::span<PageId> out, ShardId shard) {
-  if (!pool.allocate(out, shard)) {
+}  // namespace
+
+void PageRow::take(PagePool& pool, std::ptrdiff_t begin, std::ptrdiff_t end,
+                   const RowClaim& claim) {
+  if (!claim.allocate(pool, pages_, static_cast<std::size_t>(begin),
+                      static_cast<std::size_t>(end))) {
     throw_broken("CacheManager", "the pool has fewer pages than free");
   }
 }
-
-}  // namespace
 
 void PageRow::adopt(std::vector<PageId>& pages, std::int32_t first_needed) {
   pages_.swap(pages);
@@ -27,9 +29,9 @@ void PageRow::adopt(std::vector<PageId>& pages, std::int32_t first_needed) {
   std::ranges::fill(std::span(pages_).first(index(num_skipped_)), kNullPage);
 }
 
-void PageRow::hold(PagePool& pool) const {
-  for (const PageId& page : pages_) {
-    if (page != kNullPage) pool.hold(std::span(&page, 1));
+void PageRow::hold(PagePool& pool, const RowClaim& claim) const {
+  for (std::size_t i = 0; i < pages_.size(); ++i) {
+    if (pages_[i] != kNullPage) claim.hold(pool, pages_[i], i);
   }
 }
 
@@ -40,20 +42,18 @@ PageId PageRow::num_pages_copied(const RowRange& rewritten) const {
   return static_cast<PageId>(std::ranges::count_if(copied, is_real));
 }
 
-void PageRow::fork(PagePool& pool, const PageRow& parent, const RowRange& rewritten, ShardId shard,
-                   PageCopies& copies) {
+void PageRow::fork(PagePool& pool, const PageRow& parent, const RowRange& rewritten,
+                   const RowClaim& claim, PageCopies& copies) {
   const std::int32_t end = std::min(rewritten.end, parent.size());
   const std::int32_t begin = std::min(rewritten.begin, end);
   pages_.assign(parent.pages_.begin(), parent.pages_.begin() + begin);
-  hold(pool);
+  hold(pool, claim);
   for (std::int32_t i = begin; i < end; ++i) {
     const PageId source = parent.pages_[index(i)];
-    PageId target = kNullPage;
-    if (is_real(source)) {
-      take(pool, std::span(&target, 1), shard);
-      copies.push_back({source, target});
-    }
-    pages_.push_back(target);
+    pages_.push_back(kNullPage);
+    if (!is_real(source)) continue;
+    take(pool, i, i + 1, claim);
+    copies.push_back({source, pages_.back()});
   }
   num_cached_ = std::min(parent.num_cached_, begin);
   num_skipped_ = std::min(parent.num_skipped_, size());
@@ -96,13 +96,13 @@ void PageRow::skip(PagePool& pool, std::int32_t first_needed) {
   num_skipped_ = std::max(num_skipped_, std::min(first_needed, size()));
 }
 
-void PageRow::grow(PagePool& pool, const Growth& growth, ShardId shard) {
+void PageRow::grow(PagePool& pool, const Growth& growth, const RowClaim& claim) {
   pages_.resize(index(growth.num_pages), kNullPage);
   const auto end = pages_.end();
   for (auto gap = pages_.begin() + growth.first_filled; gap != end;) {
     gap = std::find(gap, end, kNullPage);
     const auto gap_end = std::find_if(gap, end, is_real);
-    take(pool, std::span(gap, gap_end), shard);
+    take(pool, gap - pages_.begin(), gap_end - pages_.begin(), claim);
     gap = gap_end;
   }
 }
@@ -128,7 +128,7 @@ std::int32_t PageRow::cache(PagePool& pool, const GroupPolicy& policy, const Gro
       pool.cache(page, hash, policy.group());
       continue;
     }
-    pool.hold(std::span(&same, 1));
+    pool.hold(std::span(&same, 1), pool.term(page));
     pool.free(std::span(&page, 1));
     page = same;
     ++num_replaced;

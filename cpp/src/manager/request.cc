@@ -1,6 +1,7 @@
 #include "pagedkv/manager/request.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "pagedkv/error.h"
 #include "pagedkv/manager/cache_manager.h"
@@ -64,6 +65,12 @@ void Request::truncate(std::int32_t num_tokens) {
 std::shared_ptr<const RequestHistory> Request::history() {
   if (!history_) history_ = std::make_shared<RequestHistory>();
   return history_;
+}
+
+RetentionTerm Request::retention_of(std::int64_t begin, std::int64_t end) const {
+  constexpr std::int64_t kMax = std::numeric_limits<std::int32_t>::max();
+  return retention_->term_of(static_cast<std::int32_t>(std::min(begin, kMax - 1)),
+                             static_cast<std::int32_t>(std::min(end, kMax)), num_prompt_tokens_);
 }
 
 bool Request::is_hashed_with(std::int32_t page_size, const PageHasher& hasher) const {

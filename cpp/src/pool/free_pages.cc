@@ -1,6 +1,7 @@
 #include "pagedkv/pool/free_pages.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "pagedkv/error.h"
 
@@ -10,12 +11,13 @@ FreePages::FreePages(std::span<Page> pages)
     : pages_(pages), shards_(static_cast<PageId>(pages.size())), queues_(1, FreeQueue(pages)) {}
 
 void FreePages::set_shards(const PageShards& shards) {
-  const std::vector<PageId> order = in_order();
+  const std::vector<PageId> order = queued();
   std::vector<FreeQueue> queues(static_cast<std::size_t>(shards.size()), FreeQueue(pages_));
   for (const PageId page : order) queue_of(page).remove(page);
   shards_ = shards;
   queues_.swap(queues);
   for (const PageId page : order) queue_of(page).push_back(page);
+  if (lanes_) lanes_->set_shards(shards);
 }
 
 FreeQueue& FreePages::coldest_queue() {
@@ -39,16 +41,90 @@ PageId FreePages::pop_front(ShardId shard) {
 
 void FreePages::push_back(PageId page) {
   at(page).freed_at = clock_++;
-  queue_of(page).push_back(page);
   ++size_;
+  if (lanes_) [[unlikely]] {
+    if (at(page).is_cached()) return lanes_->push(page);
+    lanes_->forget(page);
+  }
+  queue_of(page).push_back(page);
+}
+
+void FreePages::push_front(PageId page) {
+  at(page).freed_at = --front_clock_;
+  ++size_;
+  if (lanes_) lanes_->forget(page);
+  queue_of(page).push_front(page);
 }
 
 void FreePages::remove(PageId page) {
-  queue_of(page).remove(page);
   --size_;
+  if (lanes_) [[unlikely]] {
+    if (at(page).is_cached()) return lanes_->remove(page);
+    lanes_->start(page, kDefaultTerm);
+  }
+  queue_of(page).remove(page);
+}
+
+PageId FreePages::pop_for(ShardId shard, TermId term) {
+  FreeQueue& queue =
+      shard == kAnyShard ? coldest_queue() : queues_[static_cast<std::size_t>(shard)];
+  const RetentionLanes::Choice choice = lanes_->choose(shard, term);
+  PageId page = queue.front();
+  if (page != kNoPage && lanes_->goes_after(choice, at(page).freed_at)) {
+    queue.pop_front();
+  } else if (choice.lane != RetentionLanes::kNoLane) {
+    page = lanes_->pop(choice);
+  } else {
+    return kNoPage;
+  }
+  lanes_->start(page, term);
+  --size_;
+  return page;
+}
+
+RetentionLanes& FreePages::start_retention() {
+  if (lanes_) return *lanes_;
+  lanes_ = std::make_unique<RetentionLanes>(pages_, shards_);
+  for (const PageId page : queued()) {
+    if (!at(page).is_cached()) continue;
+    queue_of(page).remove(page);
+    lanes_->start(page, kDefaultTerm);
+    lanes_->push(page);
+  }
+  return *lanes_;
+}
+
+void FreePages::drop_content() {
+  if (!lanes_) return;
+  std::vector<PageId> order = queued();
+  for (const PageId page : order) queue_of(page).remove(page);
+  for (const auto& rank : lanes_->ranks()) order.push_back(rank.page);
+  lanes_->clear();
+  std::ranges::sort(order, {}, [this](PageId page) { return at(page).freed_at; });
+  for (const PageId page : order) queue_of(page).push_back(page);
 }
 
 std::vector<PageId> FreePages::in_order() const {
+  if (!lanes_) return queued();
+  auto order = lanes_->ranks();
+  // Pages without content are no loss: see RetentionLanes::goes_after.
+  const bool is_blank_first = std::ranges::any_of(order, [](const auto& rank) {
+    return !rank.is_over_quota && rank.priority < RetentionTerm::kDefaultPriority;
+  });
+  for (const PageId page : queued()) {
+    order.push_back(
+        {false, is_blank_first ? -1 : RetentionTerm::kDefaultPriority, at(page).freed_at, page});
+  }
+  std::ranges::sort(order, {}, [](const auto& rank) {
+    return std::tuple(!rank.is_over_quota, rank.priority, rank.freed_at);
+  });
+  std::vector<PageId> pages;
+  for (const auto& rank : order) pages.push_back(rank.page);
+  return pages;
+}
+
+// The pages in the queues, by stamp.
+std::vector<PageId> FreePages::queued() const {
   std::vector<PageId> order;
   order.reserve(static_cast<std::size_t>(size_));
   for (const FreeQueue& queue : queues_) {
@@ -72,11 +148,18 @@ void FreePages::check_invariants() const {
       if (shards_.shard_of(page) != shard) {
         throw_broken("FreePages", "page ", page, " is in the queue of shard ", shard);
       }
+      if (lanes_ && at(page).is_cached()) {
+        throw_broken("FreePages", "page ", page, " has content and is in no lane");
+      }
       const PageId next = at(page).free_next;
       if (next != kNoPage && at(next).freed_at <= at(page).freed_at) {
         throw_broken("FreePages", "page ", next, " is younger than page ", page, " before it");
       }
     }
+  }
+  if (lanes_) {
+    lanes_->check_invariants();
+    linked += lanes_->size();
   }
   if (linked != size_) throw_broken("FreePages", "holds ", linked, " pages, size is ", size_);
 }

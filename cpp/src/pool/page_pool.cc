@@ -20,8 +20,9 @@ std::size_t checked_num_pages(PageId num_pages) {
 
 }  // namespace
 
-PagePool::PagePool(PageId num_pages)
+PagePool::PagePool(PageId num_pages, FreeOrder free_order)
     : pages_(checked_num_pages(num_pages)), free_pages_(pages_), index_(pages_) {
+  free_pages_.set_uncached_first(free_order == FreeOrder::kUncachedFirst);
   std::construct_at(&pages_[kNullPage]);
   for (PageId page = kNullPage + 1; page < num_pages; ++page) {
     std::construct_at(&at(page));
@@ -70,7 +71,18 @@ void PagePool::set_num_shards(std::int32_t num_shards) {
   if (num_shards != shards().size()) free_pages_.set_shards(PageShards(num_pages(), num_shards));
 }
 
+void PagePool::hand_out(PageId page) {
+  at(page).ref_count = 1;
+  ++counts_.num_allocated;
+  if (at(page).is_cached()) {
+    index_.remove(page);
+    ++counts_.num_evicted;
+  }
+}
+
 bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
+  if (free_pages_.lanes() != nullptr) [[unlikely]]
+    return allocate(out, PageClaim{.shard = shard});
   check_shard("PagePool.allocate", shard);
   if (out.size() > static_cast<std::size_t>(free_pages_.size(shard))) return false;
   // In two rounds, so that the table's entries come from memory side by side.
@@ -81,15 +93,9 @@ bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
       const Page& record = at(page);
       if (record.is_cached()) index_.prefetch(record.hash, record.group);
     }
-    for (const PageId page : some) {
-      at(page).ref_count = 1;
-      if (!at(page).is_cached()) continue;
-      index_.remove(page);
-      ++counts_.num_evicted;
-    }
+    for (const PageId page : some) hand_out(page);
     out = out.subspan(some.size());
   }
-  counts_.num_allocated += static_cast<std::int64_t>(out.size());
   note_peak();
   return true;
 }
@@ -114,8 +120,18 @@ void PagePool::free(std::span<const PageId> pages) {
     throw_value_error("PagePool.free", "page ", pages[i], " is not allocated",
                       at(pages[i]).ref_count > 0 ? " that many times" : "");
   }
+  const auto is_to_go = [this](PageId page) {
+    return at(page).ref_count == 0 && !free_pages_.contains(page);
+  };
+  if (free_pages_.uncached_first()) {
+    for (std::size_t i = pages.size(); i-- > 0;) {
+      if (!is_to_go(pages[i]) || at(pages[i]).is_cached()) continue;
+      free_pages_.push_front(pages[i]);
+      ++counts_.num_freed;
+    }
+  }
   for (PageId page : pages) {
-    if (at(page).ref_count > 0 || free_pages_.contains(page)) continue;
+    if (!is_to_go(page)) continue;
     free_pages_.push_back(page);
     ++counts_.num_freed;
   }
@@ -136,6 +152,7 @@ void PagePool::cache(PageId page, const PageHash& hash, GroupId group) {
 
 bool PagePool::reset_prefix_cache() {
   if (num_free_pages() != num_pages() - 1) return false;
+  free_pages_.drop_content();
   index_.clear();
   return true;
 }
@@ -176,13 +193,11 @@ void PagePool::restore(std::span<const PageId> order, std::span<const PageConten
       throw_value_error(kOperation, "group must be >= 0, got ", content.group);
     }
   }
-  for (const PageId page : order) {
-    free_pages_.remove(page);
-    free_pages_.push_back(page);
-  }
+  for (const PageId page : order) free_pages_.remove(page);
   for (const PageContent& content : contents) {
     index_.insert(content.page, content.hash, content.group);
   }
+  for (const PageId page : order) free_pages_.push_back(page);
 }
 
 void PagePool::check_invariants() const {

@@ -18,6 +18,7 @@ struct FieldWriter {
 
   void operator()(const char*, Request* request) { writer.put_uint(number_of(request)); }
   void operator()(const char*, std::int32_t value) { writer.put_int(value); }
+  void operator()(const char*, std::int64_t value) { writer.put_int(value); }
   void operator()(const char*, bool value) { writer.put_uint(value); }
   void operator()(const char*, const std::string& value) { writer.put_text(value); }
   void operator()(const char*, std::span<const std::byte> value) { writer.put_bytes(value); }
@@ -34,6 +35,7 @@ struct FieldReader {
 
   void operator()(const char*, Request*& request) { request = request_of(reader.get_uint()); }
   void operator()(const char*, std::int32_t& value) { value = reader.get_int_as<std::int32_t>(); }
+  void operator()(const char*, std::int64_t& value) { value = reader.get_int(); }
   void operator()(const char*, bool& value) { value = reader.get_bool(); }
   void operator()(const char*, std::string& value) { value = reader.get_text(); }
   void operator()(const char*, std::span<const std::byte>& value) { value = reader.get_bytes(); }
@@ -54,6 +56,7 @@ struct FieldText {
     begin(name) << '\'' << request->request_id() << '\'';
   }
   void operator()(const char* name, std::int32_t value) { begin(name) << value; }
+  void operator()(const char* name, std::int64_t value) { begin(name) << value; }
   void operator()(const char* name, bool value) { begin(name) << (value ? "true" : "false"); }
   void operator()(const char* name, const std::string& value) { begin(name) << value; }
   void operator()(const char* name, std::span<const std::byte> value) {

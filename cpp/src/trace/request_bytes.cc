@@ -1,6 +1,7 @@
 #include "pagedkv/trace/request_bytes.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -26,6 +27,45 @@ PromptEmbeds get_embeds(ByteReader& reader) {
   return PromptEmbeds::of_digests(digests, num_rows, page_size);
 }
 
+void put_term(ByteWriter& writer, const RetentionTerm& term) {
+  writer.put_int(term.priority);
+  writer.put_int(term.ttl);
+  writer.put_int(term.tenant);
+}
+
+RetentionTerm get_term(ByteReader& reader) {
+  RetentionTerm term;
+  term.priority = reader.get_int_as<std::int32_t>();
+  term.ttl = reader.get_int();
+  term.tenant = reader.get_int();
+  return term;
+}
+
+void put_retention(ByteWriter& writer, const Retention& retention) {
+  put_term(writer, retention.term());
+  put_term(writer, retention.decoded());
+  writer.put_uint(retention.ranges().size());
+  for (const RetentionRange& range : retention.ranges()) {
+    writer.put_int(range.begin);
+    writer.put_int(range.end);
+    writer.put_int(range.priority);
+    writer.put_int(range.ttl);
+  }
+}
+
+std::shared_ptr<const Retention> get_retention(ByteReader& reader) {
+  const RetentionTerm term = get_term(reader);
+  const RetentionTerm decoded = get_term(reader);
+  std::vector<RetentionRange> ranges(reader.get_count(4));
+  for (RetentionRange& range : ranges) {
+    range.begin = reader.get_int_as<std::int32_t>();
+    range.end = reader.get_int_as<std::int32_t>();
+    range.priority = reader.get_int_as<std::int32_t>();
+    range.ttl = reader.get_int();
+  }
+  return std::make_shared<const Retention>(term, std::move(ranges), decoded);
+}
+
 }  // namespace
 
 void put_request(ByteWriter& writer, const Request& request) {
@@ -48,6 +88,10 @@ void put_request(ByteWriter& writer, const Request& request) {
   if (keys.cache_salt()) writer.put_text(*keys.cache_salt());
   writer.put_uint(keys.prompt_embeds().has_value());
   if (keys.prompt_embeds()) put_embeds(writer, *keys.prompt_embeds());
+  writer.put_uint(request.retention() != nullptr);
+  if (request.retention() == nullptr) return;
+  put_retention(writer, *request.retention());
+  writer.put_int(request.num_prompt_tokens());
 }
 
 std::unique_ptr<Request> get_request(ByteReader& reader) {
@@ -69,10 +113,15 @@ std::unique_ptr<Request> get_request(ByteReader& reader) {
   if (reader.get_bool()) salt = reader.get_text();
   std::optional<PromptEmbeds> embeds;
   if (reader.get_bool()) embeds = get_embeds(reader);
-  return std::make_unique<Request>(
+  auto request = std::make_unique<Request>(
       std::move(request_id), std::move(tokens),
       ExtraKeys(std::move(lora), std::move(items), std::move(salt), std::move(embeds)),
       num_encoder_tokens);
+  if (reader.get_bool()) {
+    auto retention = get_retention(reader);
+    request->retain(std::move(retention), reader.get_int_as<std::int32_t>());
+  }
+  return request;
 }
 
 }  // namespace pagedkv

@@ -11,6 +11,7 @@
 #include "pagedkv/manager/coordinator.h"
 #include "pagedkv/manager/manager_stats.h"
 #include "pagedkv/manager/page_row.h"
+#include "pagedkv/manager/pins.h"
 #include "pagedkv/manager/request.h"
 #include "pagedkv/manager/request_state.h"
 #include "pagedkv/pool/page_pool.h"
@@ -40,6 +41,11 @@ struct CacheManagerOptions {
   /// Give the same pages as EasyDeL 0.3.0, one by one, also where that is more than needed: EAGLE
   /// drops tokens for each kind of group, and a chunked group keeps its last cached page.
   bool as_easydel = false;
+  /// Where freed pages go.
+  FreeOrder free_order = FreeOrder::kLru;
+  /// Make rows of few contiguous runs of pages, as far as that evicts no other content than LRU
+  /// would: see `PageClaim`.
+  bool prefer_contiguous = false;
 };
 
 /// What a request needs room for.
@@ -82,7 +88,8 @@ class CacheManager {
   /// `num_pages` counts the null page.
   ///
   /// Throws `std::invalid_argument` for no groups, sizes < 1, a hash page size that does not
-  /// divide every group's, and pools whose slots (`num_pages * page_size`) do not fit in int32.
+  /// divide every group's, pools whose slots (`num_pages * page_size`) do not fit in int32, and
+  /// `as_easydel` with options that give other pages than EasyDeL.
   CacheManager(PageId num_pages, std::span<const CacheGroupSpec> kv_cache_groups,
                std::int32_t max_model_len, const CacheManagerOptions& options = {});
 
@@ -266,9 +273,6 @@ class CacheManager {
   /// Tokens there is room for in the pages that `request` holds; 0 if none.
   std::int32_t num_allocated_tokens(const Request& request) const;
 
-  /// Forgets all cached content. Returns false and does nothing while a request holds pages.
-  bool reset_prefix_cache();
-
   /// All cached content, and in which order the pages are evicted, as bytes: docs/snapshots.md has
   /// the format. What is held counts as if every request was freed now, in the order of their
   /// places in the manager. O(pages).
@@ -280,6 +284,29 @@ class CacheManager {
   /// Throws `std::invalid_argument` for bytes that are no whole snapshot, if it was made with other
   /// pages, groups or hashing, or if anything is held or cached here; then nothing is done.
   void restore(std::span<const std::byte> snapshot);
+
+  // --- retention: see also Request::retain ---
+
+  /// Keeps the pages of `request` that others can find from being evicted, also when the request
+  /// has gone, until `unpin`. A pin holds its pages, as a request does. O(pages of the request).
+  ///
+  /// Throws `std::invalid_argument` if the request holds no pages, or none that can be found.
+  PinId pin(Request& request);
+
+  /// Gives the pages of a pin back; the last of them are evicted first.
+  ///
+  /// Throws `std::invalid_argument` for a pin that is not there.
+  void unpin(PinId pin);
+
+  const Pins& pins() const { return pins_; }
+
+  /// As those of `PagePool`.
+  void advance_time(std::int64_t now);
+  void set_tenant_quota(TenantId tenant, std::optional<PageId> max_pages);
+
+  /// Forgets all cached content. Returns false and does nothing while a request or a pin holds
+  /// pages.
+  bool reset_prefix_cache();
 
   /// Throws `std::logic_error` naming what does not hold. For tests.
   void check_invariants() const;
@@ -305,6 +332,7 @@ class CacheManager {
                                const PageRange& range) const;
   bool has_room(const Request& request, const std::vector<PageRow>& rows, const Demand& demand,
                 ShardId shard) const;
+  RowClaim claim_for(const Request& request, GroupId group, ShardId shard) const;
   RequestState& attach(Request& request);
   void detach(Request& request);
   void restore_now(std::span<const std::byte> snapshot);
@@ -315,6 +343,7 @@ class CacheManager {
   std::vector<AnyCacheSpec> specs_;
   Coordinator coordinator_;
   PagePool pool_;
+  Pins pins_;
   std::int32_t max_model_len_;
   std::vector<RequestState> states_;
   std::vector<std::int32_t> free_states_;

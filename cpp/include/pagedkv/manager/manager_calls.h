@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -184,8 +185,53 @@ struct ForkCall {
   }
 };
 
+struct PinCall {
+  static constexpr std::string_view kName = "pin";
+  static constexpr std::uint8_t kCode = 13;
+  Request* request = nullptr;
+
+  static void visit(auto& self, auto&& field) { field("request", self.request); }
+  void make(CacheManager& manager) const { manager.pin(*request); }
+};
+
+struct UnpinCall {
+  static constexpr std::string_view kName = "unpin";
+  static constexpr std::uint8_t kCode = 14;
+  PinId pin = 0;
+
+  static void visit(auto& self, auto&& field) { field("pin", self.pin); }
+  void make(CacheManager& manager) const { manager.unpin(pin); }
+};
+
+struct AdvanceTimeCall {
+  static constexpr std::string_view kName = "advance_time";
+  static constexpr std::uint8_t kCode = 15;
+  std::int64_t now = 0;
+
+  static void visit(auto& self, auto&& field) { field("now", self.now); }
+  void make(CacheManager& manager) const { manager.advance_time(now); }
+};
+
+struct SetTenantQuotaCall {
+  static constexpr std::string_view kName = "set_tenant_quota";
+  static constexpr std::uint8_t kCode = 16;
+  TenantId tenant = 0;
+  bool has_quota = false;
+  PageId max_pages = 0;
+
+  static void visit(auto& self, auto&& field) {
+    field("tenant", self.tenant);
+    field("has_quota", self.has_quota);
+    field("max_pages", self.max_pages);
+  }
+  void make(CacheManager& manager) const {
+    manager.set_tenant_quota(tenant, has_quota ? std::optional(max_pages) : std::nullopt);
+  }
+};
+
 using ManagerCall = std::variant<MatchCall, FindPrefixCall, FindAgainCall, AllocateCall, CommitCall,
                                  SetNumComputedTokensCall, CacheCall, FreeCall,
-                                 ResetPrefixCacheCall, SetNumShardsCall, RestoreCall, ForkCall>;
+                                 ResetPrefixCacheCall, SetNumShardsCall, RestoreCall, ForkCall,
+                                 PinCall, UnpinCall, AdvanceTimeCall, SetTenantQuotaCall>;
 
 }  // namespace pagedkv

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "pagedkv/manager/row_claim.h"
 #include "pagedkv/policy/group_policy.h"
 #include "pagedkv/pool/page_pool.h"
 #include "pagedkv/types.h"
@@ -47,16 +49,16 @@ class PageRow {
   /// before `first_needed` are not needed. `hold` them next.
   void adopt(std::vector<PageId>& pages, std::int32_t first_needed);
 
-  /// Holds all pages of the row once more.
-  void hold(PagePool& pool) const;
+  /// Holds all pages of the row once more, on the terms of `claim`.
+  void hold(PagePool& pool, const RowClaim& claim) const;
 
   /// Pages that `fork` of this row takes from the pool.
   PageId num_pages_copied(const RowRange& rewritten) const;
 
   /// Starts an empty row as that of a request which goes on where `parent` is: holds the pages
-  /// before `rewritten`, and takes a page of `shard` for each in it, to be copied: adds those to
-  /// `copies`. Requires that `shard` has as many.
-  void fork(PagePool& pool, const PageRow& parent, const RowRange& rewritten, ShardId shard,
+  /// before `rewritten`, and takes a page for each in it, to be copied: adds those to `copies`.
+  /// Requires that the shard of `claim` has as many.
+  void fork(PagePool& pool, const PageRow& parent, const RowRange& rewritten, const RowClaim& claim,
             PageCopies& copies);
 
   /// What it takes to make room for `length`, when pages before `first_needed` are not needed.
@@ -74,12 +76,12 @@ class PageRow {
   /// request is freed.
   void skip(PagePool& pool, std::int32_t first_needed);
 
-  /// Takes the pages of a growth. Requires that `shard` has as many.
-  void grow(PagePool& pool, const Growth& growth, ShardId shard);
+  /// Takes the pages of a growth. Requires that the shard of `claim` has as many.
+  void grow(PagePool& pool, const Growth& growth, const RowClaim& claim);
 
   /// Makes the pages that the first `num_tokens` tokens fill findable. With `deduplicate`, a page
   /// whose content another page of its shard holds is given back, and the row has that one in its
-  /// place. Returns how many were replaced.
+  /// place, on the stronger of both pages' terms. Returns how many were replaced.
   std::int32_t cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
                      std::int32_t num_tokens, bool deduplicate = false);
 
@@ -91,6 +93,8 @@ class PageRow {
                         const RequestLength& length, const std::string& request_id) const;
 
  private:
+  void take(PagePool& pool, std::ptrdiff_t begin, std::ptrdiff_t end, const RowClaim& claim);
+
   std::vector<PageId> pages_;
   std::int32_t num_cached_ = 0;
   std::int32_t num_skipped_ = 0;

@@ -11,6 +11,7 @@
 #include "pagedkv/hash/extra_keys.h"
 #include "pagedkv/hash/page_hash.h"
 #include "pagedkv/hash/page_hash_chain.h"
+#include "pagedkv/manager/retention.h"
 #include "pagedkv/types.h"
 #include "pagedkv/use_flag.h"
 
@@ -53,6 +54,30 @@ class Request {
 
   /// Tokens of the encoder's output, which layers of cross attention keep K/V of.
   std::int32_t num_encoder_tokens() const { return num_encoder_tokens_; }
+
+  /// How the pages are to be kept when the request has gone; null: as those of any other.
+  const Retention* retention() const { return retention_.get(); }
+
+  /// Sets the retention; the tokens so far are the prompt. Pages that the request holds already
+  /// stay on the term they are on.
+  void retain(std::shared_ptr<const Retention> retention) {
+    retain(std::move(retention), num_tokens());
+  }
+
+  /// As above, where the first `num_prompt_tokens` tokens are the prompt.
+  void retain(std::shared_ptr<const Retention> retention, std::int32_t num_prompt_tokens) {
+    retention_ = std::move(retention);
+    num_prompt_tokens_ = num_prompt_tokens;
+  }
+
+  /// Sets the retention that `other` has.
+  void retain_as(const Request& other) { retain(other.retention_, other.num_prompt_tokens_); }
+
+  /// Tokens that the ranges of the retention are about; 0 without one.
+  std::int32_t num_prompt_tokens() const { return num_prompt_tokens_; }
+
+  /// The term of a page of tokens `[begin, end)`. Requires a retention.
+  RetentionTerm retention_of(std::int64_t begin, std::int64_t end) const;
 
   /// Tokens whose K/V is in pages the request holds; 0 while it holds none.
   std::int32_t num_computed_tokens() const { return num_computed_tokens_; }
@@ -126,6 +151,8 @@ class Request {
   std::vector<TokenId> tokens_;
   ExtraKeys extra_keys_;
   std::int32_t num_encoder_tokens_;
+  std::shared_ptr<const Retention> retention_;
+  std::int32_t num_prompt_tokens_ = 0;  // what the retention's ranges are about
   UseFlag use_flag_;
   std::optional<PageHashChain> chain_;  // empty until a manager gives the page size
   std::shared_ptr<RequestHistory> history_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,9 +14,27 @@
 #include "pagedkv/pool/page_shards.h"
 #include "pagedkv/pool/pool_counts.h"
 #include "pagedkv/pool/prefix_index.h"
+#include "pagedkv/pool/retention_term.h"
 #include "pagedkv/types.h"
 
 namespace pagedkv {
+
+/// Where freed pages go.
+enum class FreeOrder {
+  kLru,            ///< All are evicted in the order in which they were freed.
+  kUncachedFirst,  ///< Those without content go first, the last ones freed before others, so that
+                   ///< no content is lost while there is one. vLLM's order.
+};
+
+/// What pages are allocated for.
+struct PageClaim {
+  ShardId shard = kAnyShard;
+  RetentionTerm term = {};  ///< What the pages are kept on when they are free.
+  /// Give the pages in rising order, and take the pages right after `after` and each other where
+  /// those are free and have no content: then a row of pages is made of few contiguous runs.
+  bool contiguous = false;
+  PageId after = kNoPage;  ///< The page before those asked for; `kNoPage`: there is none.
+};
 
 /// Who holds which page, which pages are free, and what the cached ones contain.
 ///
@@ -25,9 +44,16 @@ namespace pagedkv {
 ///
 /// The pages may be dealt out to data-parallel shards. Whoever names no shard sees one pool.
 ///
-/// Deterministic: the same calls give the same page ids. Nothing but `set_num_shards` allocates
-/// after construction. `allocate`, `hold` and `free` are O(pages given), whatever the pool's size.
-/// Every call that throws leaves the pool as it was. Not thread-safe.
+/// Pages can be *retained*: on a term with a priority, a time limit and a tenant with a quota. Free
+/// pages with content are then evicted in this order: those of tenants over their quota; lower
+/// priorities; those freed earlier. A page without content goes before pages of any priority but
+/// the default one, and among those in the order in which it was freed (or before them, with
+/// `FreeOrder::kUncachedFirst`). So without terms and quotas, the order is LRU. The first term or
+/// quota that is not the default takes O(pages), and 4 bytes a page.
+///
+/// Deterministic: the same calls give the same page ids. Nothing but `set_num_shards` and retention
+/// allocates after construction. `allocate`, `hold` and `free` are O(pages given), whatever the
+/// pool's size. Every call that throws leaves the pool as it was. Not thread-safe.
 ///
 /// Invariant: a page other than 0 is in the free queue iff its `ref_count` is 0.
 class PagePool {
@@ -35,7 +61,7 @@ class PagePool {
   /// Makes pages `0 .. num_pages - 1`; `1, 2, 3, …` is the first order of allocation.
   ///
   /// Throws `std::invalid_argument` unless `num_pages >= 1`.
-  explicit PagePool(PageId num_pages);
+  explicit PagePool(PageId num_pages, FreeOrder free_order = FreeOrder::kLru);
 
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
@@ -92,10 +118,24 @@ class PagePool {
   /// Throws `std::out_of_range` for a foreign shard.
   [[nodiscard]] bool allocate(std::span<PageId> out, ShardId shard = kAnyShard);
 
+  /// As above, for pages on a term, which count for its tenant until they lose their content. A
+  /// tenant whose quota allows no further page gives up its own free pages first. A quota never
+  /// makes this return false.
+  ///
+  /// Throws `std::out_of_range` for a foreign shard and for an `after` not in `[1, num_pages)`,
+  /// `std::invalid_argument` for a term that is out of range.
+  [[nodiscard]] bool allocate(std::span<PageId> out, const PageClaim& claim);
+
   /// Holds each page of `pages` once more, taking it out of the free queue if it was free.
   ///
   /// Throws `std::out_of_range` for a page not in `[1, num_pages)`.
   void hold(std::span<const PageId> pages);
+
+  /// As above, and keeps each page on the stronger of `term` and its own. The tenant of a page
+  /// stays. A page whose time had run out is on the default priority.
+  ///
+  /// Throws also `std::invalid_argument` for a term that is out of range.
+  void hold(std::span<const PageId> pages, const RetentionTerm& term);
 
   /// Gives each page of `pages` back once, in the given order: the first becomes the coldest.
   ///
@@ -132,6 +172,30 @@ class PagePool {
   /// the null page once, and for contents of pages or groups that are not, or of a page twice.
   void restore(std::span<const PageId> order, std::span<const PageContent> contents);
 
+  // --- retention ---
+
+  /// What a page is kept on; the default term for free pages without content. Throws
+  /// `std::out_of_range` for a foreign page.
+  RetentionTerm term(PageId page) const;
+
+  /// The latest time given to `advance_time`; 0 before.
+  std::int64_t now() const { return now_; }
+
+  /// Tells the time, in the unit of the terms' `ttl`: pages that were freed `ttl` ago or more are
+  /// from now on as if they had been freed on the default priority. O(log lanes) for each group of
+  /// pages freed on one term at one time.
+  ///
+  /// Throws `std::invalid_argument` if `now` is less than before.
+  void advance_time(std::int64_t now);
+
+  /// How many pages a tenant may have without being evicted from first; none: any number.
+  ///
+  /// Throws `std::invalid_argument` for a negative tenant or quota.
+  void set_tenant_quota(TenantId tenant, std::optional<PageId> max_pages);
+
+  /// Pages held for a tenant, and free ones with content that it brought in.
+  PageId num_tenant_pages(TenantId tenant) const;
+
   /// Throws `std::logic_error` naming what does not hold. For tests.
   void check_invariants() const;
 
@@ -141,11 +205,14 @@ class PagePool {
   void check_page(const char* operation, PageId page) const;
   void note_peak() { counts_.peak_held = std::max(counts_.peak_held, num_held_pages()); }
   void check_shard(const char* operation, ShardId shard) const;
+  void hand_out(PageId page);
+  RetentionLanes* lanes_for(const RetentionTerm& term);
 
   LargeArray<Page> pages_;
   FreePages free_pages_;
   PrefixIndex index_;
   PoolCounts counts_;
+  std::int64_t now_ = 0;
 };
 
 }  // namespace pagedkv

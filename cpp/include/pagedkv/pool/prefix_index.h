@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <vector>
 
 #include "pagedkv/hash/page_hash.h"
 #include "pagedkv/pool/large_array.h"
