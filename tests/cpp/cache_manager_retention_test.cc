@@ -94,6 +94,7 @@ TEST_F(CacheManagerRetentionTest, PinnedPagesSurviveAndAreNotFree) {
   EXPECT_FALSE(manager_.reset_prefix_cache()) << "pinned";
   manager_.unpin(pin);
   manager_.check_invariants();
+  EXPECT_EQ(manager_.pool().free_pages().back(), 1) << "the last of a pin is evicted first";
   EXPECT_EQ(manager_.pool().num_free_pages(), 11);
   for (TokenId i = 1; i < 4; ++i) serve(make_request(32, 100'000 * i));
   EXPECT_FALSE(is_cached(8, 0));
