@@ -104,13 +104,6 @@ class OwningManager {
     return work(*core_, handles_);
   }
 
-  /// The core, while nobody else uses it.
-  template <typename Work>
-  auto with_core(std::string_view operation, Work work) {
-    const ExclusiveUse use(use_flag_, operation, "manager");
-    return work(*core_);
-  }
-
   bool is_recording() const { return recorder_ != nullptr; }
 
   void start_recording(const std::string& path, bool flush_each_record) {

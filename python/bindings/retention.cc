@@ -141,7 +141,7 @@ void bind_retention_calls(nb::class_<OwningManager>& manager) {
   manager
       .def(
           "pin",
-          [](OwningManager& self, const Request& request) {
+          [](OwningManager& self, Request& request) {
             return self.with_core("CacheManager.pin",
                                   [&](CacheManager& core) { return core.pin(request); });
           },

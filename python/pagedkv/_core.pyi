@@ -1069,7 +1069,7 @@ class Request:
 
     def copy(self, request_id: str) -> Request:
         """
-        A request of the same tokens and extra keys, which holds no pages: for ``CacheManager.fork``.
+        A request of the same tokens, extra keys and retention, which holds no pages: for ``CacheManager.fork``.
 
         Example:
 

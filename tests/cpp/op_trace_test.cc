@@ -60,7 +60,7 @@ class OpTraceTest : public testing::Test {
   // Records random traffic. Returns the number of calls.
   std::int64_t record(unsigned seed, int num_steps, PageId num_pages,
                       std::vector<CacheGroupSpec> groups, const CacheManagerOptions& options = {}) {
-    Traffic traffic(seed);
+    Traffic traffic(seed, options.prefer_contiguous);
     CacheManager manager(num_pages, groups, 48, options);
     OpRecorder recorder(manager, path_);
     for (int i = 0; i < num_steps; ++i) traffic.step(manager);
@@ -106,6 +106,8 @@ TEST_F(OpTraceTest, RandomCallsReplayToTheSameAnswers) {
     options.as_easydel = seed % 8 == 4;
     options.enable_caching = seed != 3;
     options.deduplicate = seed % 3 == 0;
+    options.prefer_contiguous = !options.as_easydel && seed % 5 < 2;
+    if (!options.as_easydel && seed % 7 < 3) options.free_order = FreeOrder::kUncachedFirst;
     options.hasher = PageHasher(HashAlgorithm::kXxh3Cbor, "seed");
     if (seed % 2 == 0) options.hash_page_size = 2;
     expect_same(record(seed, 600, 24, mixes[seed % mixes.size()], options));

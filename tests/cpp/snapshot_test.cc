@@ -50,6 +50,7 @@ TEST_F(SnapshotTest, ARestoredManagerIsLikeOneThatFreedAll) {
     SCOPED_TRACE(seed);
     CacheManagerOptions options;
     options.num_shards = seed % 3 + 1;
+    if (seed % 4 == 0) options.free_order = FreeOrder::kUncachedFirst;
     Traffic traffic(seed);
     const auto before = make(options);
     for (int i = 0; i < 300; ++i) traffic.step(*before);
@@ -88,6 +89,40 @@ TEST_F(SnapshotTest, ARestoredManagerIsLikeOneThatFreedAll) {
     EXPECT_EQ(after->pool().free_pages(), before->pool().free_pages());
     after->check_invariants();
   }
+}
+
+TEST_F(SnapshotTest, WhatIsPinnedIsSavedAsTheWarmest) {
+  const auto before = make();
+  Request pinned("pinned", tokens_of(9));
+  Request running("running", tokens_of(9, 500));
+  for (Request* request : {&pinned, &running}) {
+    ASSERT_TRUE(before->allocate(*request, 9));
+    before->commit(*request, 9);
+  }
+  const PinId pin = before->pin(pinned);
+  before->free(pinned);
+  const auto after = make();
+  after->restore(before->snapshot());
+  after->check_invariants();
+  before->free(running);
+  before->unpin(pin);
+  EXPECT_EQ(after->pool().free_pages(), before->pool().free_pages());
+  EXPECT_EQ(after->pool().contents(), before->pool().contents());
+}
+
+TEST_F(SnapshotTest, KeepsTheOrderThatRetentionMade) {
+  const auto before = make();
+  for (const std::int32_t priority : {90, 10, 50}) {
+    Request request("r", tokens_of(8, 1000 * priority));
+    request.retain(std::make_shared<const Retention>(RetentionTerm{.priority = priority}));
+    ASSERT_TRUE(before->allocate(request, 8));
+    before->commit(request, 8);
+  }
+  const auto after = make();
+  after->set_tenant_quota(1, 3);  // so that it has lanes already
+  after->restore(before->snapshot());
+  after->check_invariants();
+  EXPECT_EQ(after->pool().free_pages(), before->pool().free_pages());
 }
 
 TEST_F(SnapshotTest, DuplicatesStayInOrder) {

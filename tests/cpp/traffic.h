@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <list>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -15,7 +17,8 @@ namespace pagedkv {
 /// Random calls of a scheduler on a manager, wrong ones among them. Declare it before the manager.
 class Traffic {
  public:
-  explicit Traffic(unsigned seed) : random_(seed) {}
+  /// With `keeps`, requests are kept on terms, pinned and counted for tenants as well.
+  explicit Traffic(unsigned seed, bool keeps = false) : random_(seed), keeps_(keeps) {}
 
   /// Makes one call, or a few that go together.
   void step(CacheManager& manager) {
@@ -49,6 +52,34 @@ class Traffic {
     return random_.below(manager.pool().shards().size() + 2) - 1;  // the last one is foreign
   }
 
+  void retain(Request& request) {
+    const RetentionTerm term{.priority = random_.below(3) * 50,
+                             .ttl = random_.below(2) == 0 ? RetentionTerm::kForever : 3,
+                             .tenant = random_.below(3) - 1};
+    request.retain(std::make_shared<const Retention>(
+        term, std::vector<RetentionRange>{{.end = 4, .priority = random_.below(101)}}));
+  }
+
+  // What is only for some kinds of traffic: pins, quotas and time.
+  void keep(CacheManager& manager, Request& request) {
+    if (!keeps_) return;
+    const int choice = random_.below(5);
+    if (choice == 0) {
+      pins_.push_back(manager.pin(request));
+    } else if (choice == 1 && !pins_.empty()) {
+      manager.unpin(pins_.back());
+      pins_.pop_back();
+    } else if (choice == 2) {
+      manager.unpin(random_.below(3));
+    } else if (choice == 3) {
+      manager.advance_time(time_ += random_.below(4) - 1);
+    } else {
+      const std::int32_t quota = random_.below(8) - 1;
+      manager.set_tenant_quota(random_.below(3) - 1,
+                               quota < 0 ? std::nullopt : std::optional(quota));
+    }
+  }
+
   void act(CacheManager& manager) {
     const int choice = random_.below(20);
     if (requests_.empty() || choice == 0) {
@@ -56,6 +87,7 @@ class Traffic {
           "r" + std::to_string(num_requests_++), some_tokens(30),
           choice == 0 && random_.below(4) == 0 ? ExtraKeys(std::nullopt, {}, "salt") : ExtraKeys(),
           random_.below(5));
+      if (keeps_ && random_.below(4) == 0) retain(requests_.back());
       return;
     }
     Request& request = some_request();
@@ -81,7 +113,9 @@ class Traffic {
       if (random_.below(2) == 0) child.append(some_tokens(3));
       std::vector<PageCopies> copies;
       [[maybe_unused]] const bool done = manager.fork(request, child, copies);
-    } else if (choice < 12 && !request.is_allocated()) {
+    } else if (choice == 8) {
+      keep(manager, request);
+    } else if (choice < 13 && !request.is_allocated()) {
       Demand demand{.num_lookahead_tokens = random_.below(3), .shard = some_shard(manager)};
       GroupPages pages;
       if (random_.below(2) == 0) {
@@ -107,6 +141,9 @@ class Traffic {
   }
 
   Random random_;
+  bool keeps_;
+  std::vector<PinId> pins_;
+  std::int64_t time_ = 0;
   std::list<Request> requests_;
   int num_requests_ = 0;
 };
