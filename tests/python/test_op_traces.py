@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,8 @@ from pagedkv import (
     MultimodalItem,
     PromptEmbeds,
     Request,
+    Retention,
+    RetentionRange,
     SlidingWindowSpec,
     none_hash,
     replay_ops,
@@ -190,9 +194,14 @@ def test_another_pool_is_seen(tmp_path_factory, data):
 
 
 def test_a_reader_can_be_written_from_the_documentation(path):
-    manager = make_manager(groups=(FULL, WINDOW), use_eagle=True, data_parallel_size=2)
+    manager = make_manager(
+        groups=(FULL, WINDOW), use_eagle=True, data_parallel_size=2, prefer_contiguous=True
+    )
     manager.start_recording(path)
-    request = Request("ré", range(6), cache_salt="salt", lora=("name", "path"))
+    retention = Retention(
+        90, ttl=7, tenant=3, ranges=[RetentionRange(0, 2, priority=5, ttl=6)], decode_priority=20
+    )
+    request = Request("ré", range(6), cache_salt="salt", lora=("name", "path"), retention=retention)
     manager.allocate(request, 6)
     request.append([8, 9, 10])
     request.truncate(7)
@@ -209,6 +218,7 @@ def test_a_reader_can_be_written_from_the_documentation(path):
     assert [made.int(), made.int()] == [16, 64]  # num_pages, max_model_len
     assert [made.uint(), made.uint()] == [1, 1]  # enable_caching, use_eagle
     assert [made.uint(), made.uint()] == [0, 0]  # as_easydel, deduplicate
+    assert [made.uint(), made.uint()] == [0, 1]  # uncached_first, prefer_contiguous
     assert made.text() == "sha256_cbor"
     assert made.raw(32) == none_hash()
     assert [made.int(), made.int()] == [4, 2]  # hash_page_size, shards
@@ -222,6 +232,11 @@ def test_a_reader_can_be_written_from_the_documentation(path):
     assert [prompt.uint(), prompt.text(), prompt.ints()] == [0, "ré", [0, 1, 2, 3, 4, 5]]
     assert [prompt.int(), prompt.uint(), prompt.text(), prompt.text()] == [0, 1, "name", "path"]
     assert [prompt.uint(), prompt.uint(), prompt.text(), prompt.uint()] == [0, 1, "salt", 0]
+    assert prompt.uint() == 1
+    assert [prompt.int(), prompt.int(), prompt.int()] == [90, 7, 3]
+    assert [prompt.int(), prompt.int(), prompt.int()] == [20, 2**63 - 1, 3]  # decoded tokens
+    assert [prompt.uint(), *(prompt.int() for _ in range(4))] == [1, 0, 2, 5, 6]
+    assert prompt.int() == 6  # prompt tokens
     assert prompt.at == len(prompt.data)
 
     assert [allocate.uint() for _ in range(3)] == [0, 4, 0]  # held elsewhere, code, request
@@ -280,15 +295,17 @@ def test_requests_that_go_give_their_pages_back_in_the_trace(path):
 
 
 def test_a_process_that_crashes_leaves_what_it_did(path):
-    pid = os.fork()
-    if pid == 0:  # as a crash does: no destructor runs
-        manager = make_manager()
-        manager.start_recording(path, flush_each_record=True)
-        request = Request("a", range(9))
-        manager.allocate(request, 9)
-        manager.commit(request, 9)
-        os._exit(0)
-    os.waitpid(pid, 0)
+    program = f"""
+import os
+from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request
+manager = CacheManager(16, [CacheGroupSpec(FullAttentionSpec(4, 1, 8, "float32"))], 64)
+manager.start_recording({str(path)!r}, flush_each_record=True)
+request = Request("a", range(9))
+manager.allocate(request, 9)
+manager.commit(request, 9)
+os._exit(0)  # as a crash does: no destructor runs
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
     report = replay_ops(path)
     assert (report.num_ops, report.was_stopped, report.is_cut) == (2, False, False)
     path.write_bytes(path.read_bytes()[:-1])
@@ -349,3 +366,29 @@ def test_a_full_disk_is_an_error_of_the_recording_alone():
         manager.stop_recording()
     assert not manager.is_recording
     manager.check_invariants()
+
+
+def test_retention_is_recorded(path):
+    manager = make_manager(num_pages=9, free_order="uncached_first")
+    manager.start_recording(path)
+    manager.set_tenant_quota(1, 2)
+    manager.set_tenant_quota(2, None)
+    for i in range(12):
+        request = Request(
+            f"r{i}",
+            range(10 * i, 10 * i + 9),
+            retention=Retention(10 * (i % 10), ttl=3, tenant=i % 3),
+        )
+        manager.advance_time(i)
+        manager.allocate(request, 9)
+        manager.commit(request, 9)
+        if i == 4:
+            pin = manager.pin(request)
+        manager.free(request)
+    manager.unpin(pin)
+    with pytest.raises(ValueError, match="there is no pin"):
+        manager.unpin(pin)
+    with pytest.raises(ValueError, match="the time was 11 already, got 3"):
+        manager.advance_time(3)
+    num_ops = manager.stop_recording()
+    expect_same(path, num_ops)
