@@ -12,12 +12,16 @@ from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request, Sl
 class Served:
     """A request of the benchmark."""
 
-    handle: np.ndarray
-    num_cached: np.ndarray | None = None
+    handle: int
+    num_cached: int = 0
 
 
 def int32(values: Any) -> np.ndarray:
     return np.array(values, np.int32)
+
+
+def handles_of(requests: Any) -> np.ndarray:
+    return np.array([request.handle for request in requests], np.int64)
 
 
 class Adapter(BaseAdapter):
@@ -43,19 +47,21 @@ class Adapter(BaseAdapter):
         self.groups = range(len(groups))
 
     def new_request(self, rid: str, tokens: list[int]) -> Served:
-        return Served(self.manager.add_requests([Request(rid, tokens)]))
+        return Served(int(self.manager.add_requests([Request(rid, tokens)])[0]))
 
     def lookup(self, req: Served) -> int:
-        req.num_cached = self.manager.match_requests(req.handle)
-        return int(req.num_cached[0])
+        req.num_cached = int(self.manager.match_requests(handles_of([req]))[0])
+        return req.num_cached
 
     def allocate(self, req: Served, n_new: int) -> Any:
         grant = self.manager.allocate_step(
-            req.handle, int32([n_new]), num_cached_tokens=req.num_cached
+            handles_of([req]),
+            int32([n_new]),
+            num_cached_tokens=int32([req.num_cached]) if req.num_cached else None,
         )
         if grant.num_requests == 0:
             return None
-        req.num_cached = None
+        req.num_cached = 0
         return grant
 
     def page_ids(self, handle: Any) -> list[np.ndarray]:
@@ -65,7 +71,7 @@ class Adapter(BaseAdapter):
         return self.page_ids(handle)
 
     def decode_batch(self, reqs: list[Served]) -> Any:
-        handles = np.concatenate([req.handle for req in reqs])
+        handles = handles_of(reqs)
         ones = np.ones(len(reqs), np.int32)
         grant = self.manager.allocate_step(handles, ones)
         if grant.num_requests < len(reqs):
@@ -74,15 +80,15 @@ class Adapter(BaseAdapter):
         return grant, slots
 
     def commit_batch(self, work: list[tuple[Served, int]]) -> None:
-        handles = np.concatenate([req.handle for req, _ in work])
+        handles = handles_of(req for req, _ in work)
         self.manager.commit_step(handles, int32([count for _, count in work]))
 
     def append_batch(self, pairs: list[tuple[Served, int]]) -> None:
-        handles = np.concatenate([req.handle for req, _ in pairs])
+        handles = handles_of(req for req, _ in pairs)
         self.manager.append_tokens(handles, int32([token for _, token in pairs]))
 
     def free_batch(self, reqs: list[Served]) -> None:
-        self.manager.remove_requests(np.concatenate([req.handle for req in reqs]))
+        self.manager.remove_requests(handles_of(reqs))
 
     def num_free(self) -> int:
         return self.manager.num_free_pages

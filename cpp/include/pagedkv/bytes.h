@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,7 +34,9 @@ class ByteWriter {
 
   /// Without a length.
   void put_raw(std::span<const std::byte> bytes) {
-    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+    const std::size_t begin = bytes_.size();
+    bytes_.resize(begin + bytes.size());
+    if (!bytes.empty()) std::memcpy(bytes_.data() + begin, bytes.data(), bytes.size());
   }
 
   void put_bytes(std::span<const std::byte> bytes) {

@@ -9,7 +9,7 @@
 namespace pagedkv {
 
 PrefixIndex::PrefixIndex(std::span<Page> pages)
-    : pages_(pages), slots_(pages.size() + pages.size() / 2 + 2) {}
+    : pages_(pages), slots_(pages.size() + pages.size() * 3 / 4 + 2) {}
 
 // The slot of the key, or the empty slot where it would go.
 std::size_t PrefixIndex::find_slot(const PageHash& hash, GroupId group, std::uint32_t tag) const {

@@ -18,7 +18,7 @@ namespace pagedkv {
 ///
 /// Open addressing with linear probing over 8-byte slots of (tag, page); the keys themselves are
 /// in the page records. Pages with one and the same key form a ring in the records, and the slot
-/// names the oldest of them. The table is sized once for all pages at load <= 2/3, so nothing
+/// names the oldest of them. The table is sized once for all pages at load <= 4/7, so nothing
 /// allocates after construction. Expected O(1) an operation, `clear()` and checks aside. The
 /// records must outlive the index. Not thread-safe.
 ///
@@ -43,7 +43,9 @@ class PrefixIndex {
 
   /// Fetches the key's place in the table from memory, without waiting for it.
   void prefetch(const PageHash& hash, GroupId group) const {
-    __builtin_prefetch(&slots_[home(tag_of(hash, group))]);
+    const Slot* const slot = &slots_[home(tag_of(hash, group))];
+    __builtin_prefetch(slot);
+    __builtin_prefetch(slot + 8);  // runs of slots in use often go on in the next cache line
   }
 
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
