@@ -36,6 +36,7 @@ RequestHandles::Entry* RequestHandles::find(RequestHandle handle) {
 
 void RequestHandles::remove(RequestHandle handle) {
   Entry& entry = *find(handle);
+  resolved_handles_.clear();
   const nb::object last = std::exchange(entry.object, nb::object());  // goes when all is done
   known_.erase(entry.request);
   entry.request = nullptr;
@@ -50,15 +51,24 @@ RequestHandles::Entry& RequestHandles::at(std::span<const RequestHandle> handles
     throw_value_error(operation, "handle ", handles[i], " at position ", i,
                       " is of no request (removed already, or never added)");
   }
-  if (entry->request->use_flag().in_use()) {
-    throw std::runtime_error(error_message(operation, "request '", entry->request->request_id(),
-                                           "' is in use by another thread"));
-  }
+  check_not_in_use(*entry->request, operation);
   return *entry;
+}
+
+void RequestHandles::check_not_in_use(Request& request, const char* operation) {
+  if (!request.use_flag().in_use()) return;
+  throw std::runtime_error(
+      error_message(operation, "request '", request.request_id(), "' is in use by another thread"));
 }
 
 std::span<Request* const> RequestHandles::resolve(std::span<const RequestHandle> handles,
                                                   const char* operation) {
+  // The calls of one step mostly have the same handles.
+  if (!handles.empty() && std::ranges::equal(handles, resolved_handles_)) {
+    for (Request* request : resolved_) check_not_in_use(*request, operation);
+    return resolved_;
+  }
+  resolved_handles_.clear();
   resolved_.resize(handles.size());
   if (++call_ == 0) {  // once in 2^32 calls
     for (Entry& entry : entries_) entry.last_call = 0;
@@ -72,6 +82,7 @@ std::span<Request* const> RequestHandles::resolve(std::span<const RequestHandle>
     }
     resolved_[i] = entry.request;
   }
+  resolved_handles_.assign(handles.begin(), handles.end());
   return resolved_;
 }
 
@@ -86,6 +97,7 @@ std::vector<Request*> RequestHandles::resolve_repeated(std::span<const RequestHa
 }
 
 void RequestHandles::clear() {
+  resolved_handles_.clear();
   std::exchange(entries_, {});
   free_.clear();
   known_.clear();

@@ -48,11 +48,13 @@ class RequestHandles {
 
   Entry* find(RequestHandle handle);
   Entry& at(std::span<const RequestHandle> handles, std::size_t i, const char* operation);
+  static void check_not_in_use(Request& request, const char* operation);
 
   std::vector<Entry> entries_;
   std::unordered_set<const Request*> known_;
   std::vector<std::uint32_t> free_;
   std::vector<Request*> resolved_;
+  std::vector<RequestHandle> resolved_handles_;  // what `resolved_` is of
   std::uint32_t call_ = 0;
 };
 

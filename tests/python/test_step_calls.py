@@ -459,3 +459,15 @@ def test_admission_above_the_watermark():
     assert manager.allocate_step(handles[1:], [4]).num_requests == 1
     with pytest.raises(ValueError, match="watermark_pages must be >= 0, got -1"):
         manager.allocate(Request("c", range(4)), 4, watermark_pages=-1)
+
+
+def test_the_same_handles_are_looked_up_again_after_one_has_gone(manager):
+    handles = manager.add_requests([Request("a", range(8)), Request("b", range(8))])
+    assert manager.match_requests(handles).tolist() == [0, 0]
+    manager.remove_requests(handles[:1])
+    assert manager.match_requests(handles[:0]).tolist() == []
+    with pytest.raises(ValueError, match="is of no request"):
+        manager.match_requests(handles)
+    with pytest.raises(ValueError, match="is of no request"):
+        manager.match_requests(handles)
+    assert manager.match_requests(handles[1:]).tolist() == [0]

@@ -37,14 +37,17 @@ class GrantNotes {
     }
   }
 
-  void before(const Request& request) {
+  // Returns what `after` wants to know.
+  std::int32_t before(const Request& request) {
     for (GroupId group = 0; group < manager_.num_groups(); ++group) {
       ends_[static_cast<std::size_t>(group)] =
           request.is_allocated() ? manager_.page_ids(request, group).size() : 0;
     }
+    return request.is_allocated() ? manager_.num_changes(request) : -1;
   }
 
-  void after(const Request& request) {
+  void after(const Request& request, std::int32_t num_changes_before) {
+    if (manager_.num_changes(request) == num_changes_before) return;
     for (GroupId group = 0; group < manager_.num_groups(); ++group) {
       const auto i = static_cast<std::size_t>(group);
       const auto pages = manager_.page_ids(request, group).subspan(ends_[i]);
@@ -110,26 +113,32 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
   if (!step.shards.empty()) {
     check_one_each(kOperation, "dp_shards", step.shards.size(), requests.size());
   }
+  // What is quiet stays so, whatever the requests before it get.
+  std::vector<std::uint8_t> is_quiet(requests.size());
+  const bool may_be_quiet = step.shards.empty() && !manager.is_observed();
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Demand demand = demand_of(*requests[i], step, i);
-    const bool is_quiet = step.shards.empty() && manager.is_quiet(*requests[i], demand);
-    if (!is_quiet) manager.check_demand(*requests[i], demand);
+    is_quiet[i] = may_be_quiet && manager.is_quiet(*requests[i], demand);
+    if (!is_quiet[i]) manager.check_demand(*requests[i], demand);
   }
   GrantNotes notes(manager, requests.size());
   GroupPages prefix;
   for (std::size_t i = 0; i < requests.size(); ++i, notes.next()) {
     Request& request = *requests[i];
     Demand demand = demand_of(request, step, i);
-    const bool is_quiet = manager.is_quiet(request, demand);
+    if (is_quiet[i]) {
+      manager.make_quiet_room(request, demand);
+      continue;
+    }
+    const std::int32_t changes = notes.before(request);
     if (demand.num_cached_tokens > 0) {
       const std::int32_t found =
           manager.find_again(request, demand.num_cached_tokens, demand.shard, prefix);
       if (found < demand.num_cached_tokens) break;
       demand.prefix = &prefix;
     }
-    if (!is_quiet) notes.before(request);
     if (!manager.allocate(request, demand)) break;
-    if (!is_quiet) notes.after(request);
+    notes.after(request, changes);
   }
   return notes.take();
 }

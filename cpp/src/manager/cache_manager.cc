@@ -186,20 +186,6 @@ std::int32_t CacheManager::first_needed_page(const PageRow& row, GroupId group,
   return std::min(first, row.num_cached() - 1);
 }
 
-// Most steps end in a page that the request has, and no window leaves one behind: then there is
-// nothing to plan.
-bool CacheManager::is_quiet(const Request& request, const Demand& demand) const {
-  if (request.owner_ != this || demand.num_new_tokens < 1 || demand.num_lookahead_tokens < 0 ||
-      demand.num_cached_tokens != 0) {
-    return false;
-  }
-  const std::int64_t num_tokens =
-      std::int64_t{request.num_computed_tokens()} + demand.num_new_tokens;
-  return num_tokens + demand.num_lookahead_tokens <=
-             states_[index(request.state_)].num_quiet_tokens &&
-         (demand.may_be_ahead || num_tokens <= request.num_tokens());
-}
-
 void CacheManager::note_change(RequestState& state) {
   std::int32_t num_quiet = max_model_len_;
   for (GroupId group = 0; group < num_groups(); ++group) {
@@ -230,9 +216,7 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
   }
   check_shard("CacheManager.allocate", demand.shard);
   if (is_quiet(request, demand)) {
-    std::int32_t& room = states_[index(request.state_)].num_allocated_tokens;
-    room = std::max(
-        room, request.num_computed_tokens() + demand.num_new_tokens + demand.num_lookahead_tokens);
+    make_quiet_room(request, demand);
     return true;
   }
   check_demand(request, demand);

@@ -10,8 +10,8 @@ namespace pagedkv {
 
 Request::Request(std::string request_id, std::vector<TokenId> tokens, ExtraKeys extra_keys,
                  std::int32_t num_encoder_tokens)
-    : request_id_(std::move(request_id)),
-      tokens_(std::move(tokens)),
+    : tokens_(std::move(tokens)),
+      request_id_(std::move(request_id)),
       extra_keys_(std::move(extra_keys)),
       num_encoder_tokens_(num_encoder_tokens) {
   if (num_encoder_tokens < 0) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -174,8 +175,28 @@ class CacheManager {
   /// Throws what `allocate` throws for bad arguments, whatever is in the cache.
   void check_demand(const Request& request, const Demand& demand) const;
 
-  /// Whether `allocate` would neither give the request pages nor take any back, nor fail.
-  bool is_quiet(const Request& request, const Demand& demand) const;
+  /// Whether `allocate` would neither give the request pages nor take any back, nor fail. Most
+  /// steps end in a page that the request has, and no window leaves one behind: then there is
+  /// nothing to plan.
+  bool is_quiet(const Request& request, const Demand& demand) const {
+    if (request.owner_ != this || demand.num_new_tokens < 1 || demand.num_lookahead_tokens < 0 ||
+        demand.num_cached_tokens != 0) {
+      return false;
+    }
+    const std::int64_t num_tokens =
+        std::int64_t{request.num_computed_tokens()} + demand.num_new_tokens;
+    const RequestState& state = states_[static_cast<std::size_t>(request.state_)];
+    return num_tokens + demand.num_lookahead_tokens <= state.num_quiet_tokens &&
+           (demand.may_be_ahead || num_tokens <= request.num_tokens());
+  }
+
+  /// `allocate` where it is quiet, in a manager that is not observed.
+  void make_quiet_room(Request& request, const Demand& demand) {
+    RequestState& state = states_[static_cast<std::size_t>(request.state_)];
+    state.num_allocated_tokens =
+        std::max(state.num_allocated_tokens, request.num_computed_tokens() + demand.num_new_tokens +
+                                                 demand.num_lookahead_tokens);
+  }
 
   /// Throws what `commit` throws.
   void check_commit(const Request& request, std::int64_t num_computed_tokens) const;

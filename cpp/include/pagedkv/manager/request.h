@@ -147,21 +147,22 @@ class Request {
   const PageHashChain& chain(const char* operation) const;
   PageHashChain& chain_for(std::int32_t page_size, const PageHasher& hasher);
 
-  std::string request_id_;
+  // First what each step reads, close together.
   std::vector<TokenId> tokens_;
-  ExtraKeys extra_keys_;
-  std::int32_t num_encoder_tokens_;
-  std::shared_ptr<const Retention> retention_;
-  std::int32_t num_prompt_tokens_ = 0;  // what the retention's ranges are about
-  UseFlag use_flag_;
-  std::optional<PageHashChain> chain_;  // empty until a manager gives the page size
-  std::shared_ptr<RequestHistory> history_;
-  std::int32_t num_computed_tokens_ = 0;
-  std::int32_t num_shown_tokens_ = 0;  // in pages that others can find, by this request or before
-
   // Where the owner keeps what the request holds. Both set, or neither.
   CacheManager* owner_ = nullptr;
   std::int32_t state_ = -1;
+  std::int32_t num_computed_tokens_ = 0;
+  std::int32_t num_shown_tokens_ = 0;  // in pages that others can find, by this request or before
+  UseFlag use_flag_;
+
+  std::string request_id_;
+  ExtraKeys extra_keys_;
+  std::int32_t num_encoder_tokens_;
+  std::int32_t num_prompt_tokens_ = 0;  // what the retention's ranges are about
+  std::shared_ptr<const Retention> retention_;
+  std::optional<PageHashChain> chain_;  // empty until a manager gives the page size
+  std::shared_ptr<RequestHistory> history_;
 };
 
 }  // namespace pagedkv
