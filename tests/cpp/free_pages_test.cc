@@ -85,8 +85,8 @@ TEST(FreePagesTest, NamesAPageInTheQueueOfAnotherShard) {
   free.push_back(0);
   free.push_back(1);
   free.push_back(3);
-  pages[0].free_next = 3;
-  pages[3].free_prev = 0;
+  pages[0].next_step = 2;
+  pages[3].prev_step = -2;
   EXPECT_THROW(free.check_invariants(), std::logic_error);
 }
 

@@ -7,6 +7,7 @@
 #include <deque>
 #include <vector>
 
+#include "pagedkv/pool/large_array.h"
 #include "random.h"
 
 namespace pagedkv {
@@ -63,11 +64,38 @@ TEST(FreeQueueTest, TakesAPageBackAfterItLeft) {
   queue.check_invariants();
 }
 
+TEST(FreeQueueTest, ZeroedMemoryIsARowOfPages) {
+  for (const PageRange range : {PageRange{1, 6}, PageRange{0, 1}, PageRange{3, 3}}) {
+    LargeArray<Page> pages(6);
+    FreeQueue queue(pages);
+    queue.add_unused(range);
+    queue.check_invariants();
+    std::vector<PageId> expected;
+    for (PageId page = range.begin; page < range.end; ++page) expected.push_back(page);
+    EXPECT_EQ(queue.size(), range.end - range.begin);
+    EXPECT_THAT(drain(queue), ElementsAreArray(expected));
+  }
+}
+
+TEST(FreeQueueTest, TakesUnusedPagesFromAnywhere) {
+  LargeArray<Page> pages(9);
+  FreeQueue queue(pages);
+  queue.add_unused({1, 9});
+  for (const PageId page : {4, 1, 8}) {
+    queue.remove(page);
+    queue.check_invariants();
+  }
+  queue.push_back(4);
+  queue.push_front(8);
+  queue.check_invariants();
+  EXPECT_THAT(drain(queue), ElementsAre(8, 2, 3, 5, 6, 7, 4));
+}
+
 TEST(FreeQueueTest, NamesABrokenLink) {
   std::vector<Page> pages(3);
   FreeQueue queue(pages);
   for (PageId page = 0; page < 3; ++page) queue.push_back(page);
-  pages[1].free_prev = 2;
+  pages[1].prev_step = 2;
   EXPECT_THROW(queue.check_invariants(), std::logic_error);
 }
 

@@ -10,6 +10,11 @@ namespace pagedkv {
 FreePages::FreePages(std::span<Page> pages)
     : pages_(pages), shards_(static_cast<PageId>(pages.size())), queues_(1, FreeQueue(pages)) {}
 
+void FreePages::add_unused(PageRange range) {
+  queues_.front().add_unused(range);
+  size_ = range.end - range.begin;
+}
+
 void FreePages::set_shards(const PageShards& shards) {
   const std::vector<PageId> order = queued();
   std::vector<FreeQueue> queues(static_cast<std::size_t>(shards.size()), FreeQueue(pages_));
@@ -100,7 +105,7 @@ void FreePages::drop_content() {
   for (const PageId page : order) queue_of(page).remove(page);
   for (const auto& rank : lanes_->ranks()) order.push_back(rank.page);
   lanes_->clear();
-  std::ranges::sort(order, {}, [this](PageId page) { return at(page).freed_at; });
+  std::ranges::stable_sort(order, {}, [this](PageId page) { return at(page).freed_at; });
   for (const PageId page : order) queue_of(page).push_back(page);
 }
 
@@ -115,7 +120,7 @@ std::vector<PageId> FreePages::in_order() const {
     order.push_back(
         {false, is_blank_first ? -1 : RetentionTerm::kDefaultPriority, at(page).freed_at, page});
   }
-  std::ranges::sort(order, {}, [](const auto& rank) {
+  std::ranges::stable_sort(order, {}, [](const auto& rank) {
     return std::tuple(!rank.is_over_quota, rank.priority, rank.freed_at);
   });
   std::vector<PageId> pages;
@@ -128,12 +133,12 @@ std::vector<PageId> FreePages::queued() const {
   std::vector<PageId> order;
   order.reserve(static_cast<std::size_t>(size_));
   for (const FreeQueue& queue : queues_) {
-    for (PageId page = queue.front(); page != kNoPage; page = at(page).free_next) {
+    for (PageId page = queue.front(); page != kNoPage; page = queue.next(page)) {
       order.push_back(page);
     }
   }
   if (queues_.size() > 1) {
-    std::ranges::sort(order, {}, [this](PageId page) { return at(page).freed_at; });
+    std::ranges::stable_sort(order, {}, [this](PageId page) { return at(page).freed_at; });
   }
   return order;
 }
@@ -144,15 +149,16 @@ void FreePages::check_invariants() const {
     const FreeQueue& queue = queues_[static_cast<std::size_t>(shard)];
     queue.check_invariants();
     linked += queue.size();
-    for (PageId page = queue.front(); page != kNoPage; page = at(page).free_next) {
+    for (PageId page = queue.front(); page != kNoPage; page = queue.next(page)) {
       if (shards_.shard_of(page) != shard) {
         throw_broken("FreePages", "page ", page, " is in the queue of shard ", shard);
       }
       if (lanes_ && at(page).is_cached()) {
         throw_broken("FreePages", "page ", page, " has content and is in no lane");
       }
-      const PageId next = at(page).free_next;
-      if (next != kNoPage && at(next).freed_at <= at(page).freed_at) {
+      const PageId next = queue.next(page);
+      const bool is_unused = next != kNoPage && at(next).freed_at == 0 && at(page).freed_at == 0;
+      if (next != kNoPage && !is_unused && at(next).freed_at <= at(page).freed_at) {
         throw_broken("FreePages", "page ", next, " is younger than page ", page, " before it");
       }
     }

@@ -12,47 +12,59 @@ PageId FreeQueue::pop_front() {
   return page;
 }
 
+void FreeQueue::add_unused(PageRange range) {
+  assert(size_ == 0);
+  if (range.begin >= range.end) return;
+  front_ = range.begin;
+  back_ = range.end - 1;
+  size_ = range.end - range.begin;
+  set_prev(front_, kNoPage);
+  set_next(back_, kNoPage);
+}
+
 void FreeQueue::push_front(PageId page) {
   assert(!contains(page));
-  at(page).free_prev = kNoPage;
-  at(page).free_next = front_;
-  (front_ == kNoPage ? back_ : at(front_).free_prev) = page;
+  set_prev(page, kNoPage);
+  set_next(page, front_);
+  front_ == kNoPage ? void(back_ = page) : set_prev(front_, page);
   front_ = page;
   ++size_;
 }
 
 void FreeQueue::push_back(PageId page) {
   assert(!contains(page));
-  at(page).free_prev = back_;
-  at(page).free_next = kNoPage;
-  (back_ == kNoPage ? front_ : at(back_).free_next) = page;
+  set_prev(page, back_);
+  set_next(page, kNoPage);
+  back_ == kNoPage ? void(front_ = page) : set_next(back_, page);
   back_ = page;
   ++size_;
 }
 
 void FreeQueue::remove(PageId page) {
   assert(contains(page));
-  const PageId prev = at(page).free_prev;
-  const PageId next = at(page).free_next;
-  (prev == kNoPage ? front_ : at(prev).free_next) = next;
-  (next == kNoPage ? back_ : at(next).free_prev) = prev;
-  at(page).free_prev = Page::kUnlinked;
-  at(page).free_next = kNoPage;
+  const PageId before = prev(page);
+  const PageId after = next(page);
+  before == kNoPage ? void(front_ = after) : set_next(before, after);
+  after == kNoPage ? void(back_ = before) : set_prev(after, before);
+  at(page).prev_step = Page::kUnlinked;
+  at(page).next_step = Page::kEnd;
   --size_;
 }
 
 void FreeQueue::check_invariants() const {
   PageId visited = 0;
-  PageId prev = kNoPage;
-  for (PageId page = front_; page != kNoPage; page = at(page).free_next) {
-    if (at(page).free_prev != prev) throw_broken("FreeQueue", "broken link before page ", page);
+  PageId last = kNoPage;
+  for (PageId page = front_; page != kNoPage; page = next(page)) {
+    if (page < 0 || static_cast<std::size_t>(page) >= pages_.size() || prev(page) != last) {
+      throw_broken("FreeQueue", "broken link before page ", page);
+    }
     if (++visited > size_) break;
-    prev = page;
+    last = page;
   }
   if (visited != size_) {
     throw_broken("FreeQueue", "linked ", visited, " pages, size is ", size_);
   }
-  if (prev != back_) throw_broken("FreeQueue", "warmest is page ", back_, ", links end at ", prev);
+  if (last != back_) throw_broken("FreeQueue", "warmest is page ", back_, ", links end at ", last);
 }
 
 }  // namespace pagedkv

@@ -24,10 +24,7 @@ PagePool::PagePool(PageId num_pages, FreeOrder free_order)
     : pages_(checked_num_pages(num_pages)), free_pages_(pages_), index_(pages_) {
   free_pages_.set_uncached_first(free_order == FreeOrder::kUncachedFirst);
   std::construct_at(&pages_[kNullPage]);
-  for (PageId page = kNullPage + 1; page < num_pages; ++page) {
-    std::construct_at(&at(page));
-    free_pages_.push_back(page);
-  }
+  free_pages_.add_unused({kNullPage + 1, num_pages});
 }
 
 void PagePool::check_page(const char* operation, PageId page) const {
@@ -54,7 +51,7 @@ const PageHash& PagePool::digest(PageId page) const {
 
 GroupId PagePool::group(PageId page) const {
   if (page != kNullPage) check_page("PagePool.group", page);
-  return at(page).group;
+  return at(page).group();
 }
 
 void PagePool::check_shard(const char* operation, ShardId shard) const {
@@ -91,7 +88,7 @@ bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
     for (PageId& page : some) {
       page = free_pages_.pop_front(shard);
       const Page& record = at(page);
-      if (record.is_cached()) index_.prefetch(record.hash, record.group);
+      if (record.is_cached()) index_.prefetch(record.hash, record.group());
     }
     for (const PageId page : some) hand_out(page);
     out = out.subspan(some.size());
@@ -160,7 +157,7 @@ bool PagePool::reset_prefix_cache() {
 std::vector<PageContent> PagePool::contents() const {
   std::vector<PageContent> contents;
   for (const PageId page : index_.in_order()) {
-    contents.push_back({page, at(page).group, at(page).hash});
+    contents.push_back({page, at(page).group(), at(page).hash});
   }
   return contents;
 }

@@ -17,7 +17,7 @@ std::size_t PrefixIndex::find_slot(const PageHash& hash, GroupId group, std::uin
   for (; slots_[slot].page != kNullPage; slot = next(slot)) {
     if (slots_[slot].tag != tag) continue;
     const Page& page = at(slots_[slot].page);
-    if (page.group == group && page.hash == hash) break;
+    if (page.group() == group && page.hash == hash) break;
   }
   return slot;
 }
@@ -43,7 +43,7 @@ void PrefixIndex::insert(PageId page, const PageHash& hash, GroupId group) {
   const std::uint32_t tag = tag_of(hash, group);
   Slot& slot = slots_[find_slot(hash, group, tag)];
   at(page).hash = hash;
-  at(page).group = group;
+  at(page).set_group(group);
   if (slot.page == kNullPage) {
     slot = {tag, page};
     at(page).duplicate_prev = at(page).duplicate_next = page;
@@ -62,7 +62,8 @@ void PrefixIndex::insert(PageId page, const PageHash& hash, GroupId group) {
 void PrefixIndex::remove(PageId page) {
   Page& record = at(page);
   assert(record.is_cached());
-  const std::size_t slot = find_slot(record.hash, record.group, tag_of(record.hash, record.group));
+  const std::size_t slot =
+      find_slot(record.hash, record.group(), tag_of(record.hash, record.group()));
   if (record.duplicate_next == page) {
     erase_slot(slot);
     --num_keys_;
@@ -71,8 +72,8 @@ void PrefixIndex::remove(PageId page) {
     at(record.duplicate_prev).duplicate_next = record.duplicate_next;
     at(record.duplicate_next).duplicate_prev = record.duplicate_prev;
   }
-  record.group = kNoGroup;
-  record.duplicate_prev = record.duplicate_next = kNoPage;
+  record.set_group(kNoGroup);
+  record.duplicate_prev = record.duplicate_next = kNullPage;
   --num_pages_;
 }
 
@@ -91,8 +92,8 @@ void PrefixIndex::erase_slot(std::size_t hole) {
 
 void PrefixIndex::clear() {
   for (Page& page : pages_) {
-    page.group = kNoGroup;
-    page.duplicate_prev = page.duplicate_next = kNoPage;
+    page.set_group(kNoGroup);
+    page.duplicate_prev = page.duplicate_next = kNullPage;
   }
   std::ranges::fill(slots_, Slot{});
   num_keys_ = num_pages_ = 0;
@@ -102,7 +103,7 @@ std::vector<PageId> PrefixIndex::in_order() const {
   std::vector<PageId> order;
   order.reserve(static_cast<std::size_t>(num_pages_));
   for (PageId page = kNullPage + 1; std::cmp_less(page, pages_.size()); ++page) {
-    if (!at(page).is_cached() || find(at(page).hash, at(page).group) != page) continue;
+    if (!at(page).is_cached() || find(at(page).hash, at(page).group()) != page) continue;
     PageId duplicate = page;
     do {
       order.push_back(duplicate);
@@ -121,13 +122,13 @@ void PrefixIndex::check_invariants() const {
     ++keys;
     const Page& first = at(oldest);
     if (!first.is_cached()) throw_broken("PrefixIndex", "page ", oldest, " has no key");
-    if (find_slot(first.hash, first.group, tag_of(first.hash, first.group)) != slot) {
+    if (find_slot(first.hash, first.group(), tag_of(first.hash, first.group())) != slot) {
       throw_broken("PrefixIndex", "page ", oldest, " cannot be found from its key");
     }
     PageId page = oldest;
     do {
       const PageId younger = at(page).duplicate_next;
-      if (at(page).group != first.group || at(page).hash != first.hash) {
+      if (at(page).group() != first.group() || at(page).hash != first.hash) {
         throw_broken("PrefixIndex", "page ", page, " is in the ring of another key");
       }
       if (at(younger).duplicate_prev != page) {

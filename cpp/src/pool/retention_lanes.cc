@@ -270,7 +270,7 @@ std::vector<RetentionLanes::Rank> RetentionLanes::ranks() const {
   std::vector<Rank> ranks;
   for (const Lane& lane : lanes_) {
     const bool is_over = tenants_.is_over_quota(terms_.tenant(lane.term));
-    for (PageId page = lane.queue.front(); page != kNoPage; page = at(page).free_next) {
+    for (PageId page = lane.queue.front(); page != kNoPage; page = lane.queue.next(page)) {
       ranks.push_back({is_over, terms_[lane.term].priority, at(page).freed_at, page});
     }
   }
@@ -279,7 +279,7 @@ std::vector<RetentionLanes::Rank> RetentionLanes::ranks() const {
 
 void RetentionLanes::set_shards(const PageShards& shards) {
   std::vector<Rank> order = ranks();
-  std::ranges::sort(order, {}, &Rank::freed_at);
+  std::ranges::stable_sort(order, {}, &Rank::freed_at);
   struct From {
     TermId term;
     std::int64_t expires_at;

@@ -25,8 +25,8 @@ void RetentionLanes::check_invariants() const {
     const TenantSlot tenant = terms_.tenant(lane.term);
     num_pages[static_cast<std::size_t>(tenant)] += lane.queue.size();
     sizes[static_cast<std::size_t>(lane.shard)] += lane.queue.size();
-    for (PageId page = lane.queue.front(); page != kNoPage; page = at(page).free_next) {
-      const PageId next = at(page).free_next;
+    for (PageId page = lane.queue.front(); page != kNoPage; page = lane.queue.next(page)) {
+      const PageId next = lane.queue.next(page);
       if (tag(page) != id) throw_broken(kName, "page ", page, " does not name lane ", id);
       if (!at(page).is_cached()) throw_broken(kName, "page ", page, " has no content");
       if (shards_.shard_of(page) != lane.shard) {

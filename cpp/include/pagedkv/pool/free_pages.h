@@ -30,6 +30,11 @@ class FreePages {
 
   const PageShards& shards() const { return shards_; }
 
+  /// Adds the pages of `range`, whose records are zeroed memory, in the order of their ids: all are
+  /// colder than those added later by `push_back`. O(1). Requires that there are no pages, and one
+  /// shard.
+  void add_unused(PageRange range);
+
   /// Deals the free pages out to other shards, in the order they are in. O(pages).
   void set_shards(const PageShards& shards);
 
@@ -103,7 +108,7 @@ class FreePages {
   std::unique_ptr<RetentionLanes> lanes_;
   PageId size_ = 0;
   bool uncached_first_ = false;
-  std::int64_t clock_ = 0;        // of the next page that is pushed back
+  std::int64_t clock_ = 1;        // of the next page that is pushed back; 0 is for unused ones
   std::int64_t front_clock_ = 0;  // of the last page that was pushed to the front
 };
 

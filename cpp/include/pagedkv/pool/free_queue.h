@@ -1,8 +1,10 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 
 #include "pagedkv/pool/page.h"
+#include "pagedkv/pool/page_shards.h"
 #include "pagedkv/types.h"
 
 namespace pagedkv {
@@ -12,18 +14,30 @@ namespace pagedkv {
 /// The links live in the page records, so nothing here allocates and every operation but
 /// `check_invariants()` is O(1). The records must outlive the queue. Not thread-safe.
 ///
-/// Invariant: `pages[pages[p].free_prev].free_next == p` for every linked page `p` but the
-/// coldest, and following `free_next` from the coldest visits exactly `size()` pages.
+/// Links are steps from the neighbour that a page has by its id: see `Page`.
+///
+/// Invariant: `next(prev(p)) == p` for every linked page `p` but the coldest, and following `next`
+/// from the coldest visits exactly `size()` pages.
 class FreeQueue {
  public:
   /// Starts empty: no page of `pages` may be linked.
   explicit FreeQueue(std::span<Page> pages) : pages_(pages) {}
 
   PageId size() const { return size_; }
-  bool contains(PageId page) const { return at(page).free_prev != Page::kUnlinked; }
+  bool contains(PageId page) const { return at(page).prev_step != Page::kUnlinked; }
 
   /// The coldest page, or `kNoPage` if none is free.
   PageId front() const { return front_; }
+
+  /// The next warmer page, or `kNoPage`. Requires `contains(page)`.
+  PageId next(PageId page) const {
+    const std::int32_t step = at(page).next_step;
+    return step == Page::kEnd ? kNoPage : page + 1 + step;
+  }
+
+  /// Links the pages of `range`, whose records are zeroed memory, in the order of their ids. O(1).
+  /// Requires an empty queue.
+  void add_unused(PageRange range);
 
   /// Unlinks and returns the coldest page, or `kNoPage` if none is free.
   PageId pop_front();
@@ -43,6 +57,17 @@ class FreeQueue {
  private:
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
+
+  PageId prev(PageId page) const {
+    const std::int32_t step = at(page).prev_step;
+    return step == Page::kEnd ? kNoPage : page - 1 + step;
+  }
+  void set_next(PageId page, PageId next) {
+    at(page).next_step = next == kNoPage ? Page::kEnd : next - (page + 1);
+  }
+  void set_prev(PageId page, PageId prev) {
+    at(page).prev_step = prev == kNoPage ? Page::kEnd : prev - (page - 1);
+  }
 
   std::span<Page> pages_;
   PageId front_ = kNoPage;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "pagedkv/hash/page_hash.h"
 #include "pagedkv/types.h"
@@ -9,24 +10,34 @@ namespace pagedkv {
 
 /// Everything the pool knows of one page, in one cache line.
 ///
-/// `FreeQueue` owns `free_prev` and `free_next`, `FreePages` owns `freed_at`, `PrefixIndex` owns
+/// `FreeQueue` owns `prev_step` and `next_step`, `FreePages` owns `freed_at`, `PrefixIndex` owns
 /// `hash`, `group`, `duplicate_prev` and `duplicate_next`, `PagePool` owns `ref_count`.
+///
+/// Zeroed memory is a row of pages that were never used, each linked to its neighbours: so a pool
+/// of any size is made by asking for memory. A record made with `Page()` is in no queue.
 struct alignas(64) Page {
-  /// `free_prev` of a page that is in no free queue.
-  static constexpr PageId kUnlinked = -2;
+  /// In place of a step: no neighbour on this side.
+  static constexpr std::int32_t kEnd = std::numeric_limits<std::int32_t>::min();
+  /// `prev_step` of a page that is in no free queue.
+  static constexpr std::int32_t kUnlinked = kEnd + 1;
 
-  PageHash hash;                    ///< Meaningful only if `is_cached()`.
-  std::int64_t freed_at = 0;        ///< Order among the free pages: lower is colder.
-  GroupId group = kNoGroup;         ///< Group under which `hash` is indexed.
-  std::int32_t ref_count = 0;       ///< How many requests hold the page.
-  PageId free_prev = kUnlinked;     ///< Colder neighbour, `kNoPage` at the cold end.
-  PageId free_next = kNoPage;       ///< Warmer neighbour, `kNoPage` at the warm end.
-  PageId duplicate_prev = kNoPage;  ///< Ring of the pages with one (hash, group), oldest first.
-  PageId duplicate_next = kNoPage;
+  PageHash hash;                       ///< Meaningful only if `is_cached()`.
+  std::int64_t freed_at = 0;           ///< Order among the free pages: lower is colder.
+  std::uint32_t group_code = 0;        ///< Group under which `hash` is indexed, plus 1; 0: none.
+  std::int32_t ref_count = 0;          ///< How many requests hold the page.
+  std::int32_t prev_step = kUnlinked;  ///< From page - 1 to the colder neighbour, or `kEnd`.
+  std::int32_t next_step = kEnd;       ///< From page + 1 to the warmer neighbour, or `kEnd`.
+  PageId duplicate_prev = kNullPage;   ///< Ring of the cached pages with one (hash, group), oldest
+  PageId duplicate_next = kNullPage;   ///< first. The null page in others.
+
+  GroupId group() const { return static_cast<GroupId>(group_code - 1); }
+  void set_group(GroupId group) { group_code = static_cast<std::uint32_t>(group) + 1; }
 
   /// True iff the prefix index can find the page.
-  bool is_cached() const { return group != kNoGroup; }
+  bool is_cached() const { return group_code != 0; }
 };
+
+static_assert(kNoGroup == -1);
 
 static_assert(sizeof(Page) == 64);
 
