@@ -380,6 +380,7 @@ Example:
     (True, [1, 2, 4])
 )doc");
   bind_step_calls(m, manager);  // first: an array of handles would be tried as a list of requests
+  bind_step_tables(manager);
   bind_fork_calls(m, manager);
   bind_life_of_a_request(manager);
   bind_arrays(manager);

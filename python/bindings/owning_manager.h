@@ -189,4 +189,7 @@ void bind_fork_calls(nb::module_& m, nb::class_<OwningManager>& manager);
 /// Methods for all requests of a step at once: see step_calls.cc.
 void bind_step_calls(nb::module_& m, nb::class_<OwningManager>& manager);
 
+/// Methods for the arrays of a step: see step_tables.cc.
+void bind_step_tables(nb::class_<OwningManager>& manager);
+
 }  // namespace pagedkv

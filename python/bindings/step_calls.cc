@@ -10,7 +10,6 @@
 #include "arrays.h"
 #include "owning_manager.h"
 #include "pagedkv/batch/admission.h"
-#include "pagedkv/batch/batch_tables.h"
 #include "pagedkv/batch/step.h"
 #include "pagedkv/error.h"
 #include "step_arrays.h"
@@ -19,10 +18,6 @@
 // no Python object a request or a page.
 namespace pagedkv {
 namespace {
-
-std::span<const Request* const> read_only(std::span<Request* const> requests) {
-  return {const_cast<const Request* const*>(requests.data()), requests.size()};
-}
 
 nb::ndarray<nb::numpy, RequestHandle> add_requests(OwningManager& manager,
                                                    nb::typed<nb::list, Request> requests) {
@@ -178,44 +173,6 @@ void truncate_requests(OwningManager& manager, const HandleArray& handles, nb::h
     check_one_each(kOperation, "num_tokens", counts.size(), requests.size());
     for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->check_truncate(counts[i]);
     for (std::size_t i = 0; i < requests.size(); ++i) requests[i]->truncate(counts[i]);
-  });
-}
-
-Int32Array step_tokens(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens) {
-  constexpr auto kOperation = "CacheManager.next_tokens";
-  const Int32Input counts(num_tokens, kOperation, "num_tokens");
-  return manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
-    const auto requests = read_only(known.resolve(values_of(handles), kOperation));
-    const std::int32_t size = num_next_tokens(requests, counts);
-    Int32Array tokens = new_int32_array({static_cast<std::size_t>(size)});
-    fill_next_tokens(requests, counts, span_of(tokens));
-    return tokens;
-  });
-}
-
-Int32Array step_slots(OwningManager& manager, const HandleArray& handles, nb::handle num_tokens,
-                      GroupId group) {
-  constexpr auto kOperation = "CacheManager.slot_mapping";
-  const Int32Input counts(num_tokens, kOperation, "num_tokens");
-  return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    const auto requests = read_only(known.resolve(values_of(handles), kOperation));
-    const std::int32_t size = num_slots(core, requests, counts);
-    Int32Array slots = new_int32_array({static_cast<std::size_t>(size)});
-    fill_slot_mapping(core, requests, counts, group, span_of(slots));
-    return slots;
-  });
-}
-
-Int32Array step_table(OwningManager& manager, const HandleArray& handles,
-                      std::optional<std::int32_t> width, GroupId group) {
-  constexpr auto kOperation = "CacheManager.page_table";
-  if (width && *width < 0) throw_value_error(kOperation, "width must be >= 0, got ", *width);
-  return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
-    const auto requests = read_only(known.resolve(values_of(handles), kOperation));
-    const std::int32_t columns = width ? *width : max_num_pages(core, requests, group);
-    Int32Array table = new_int32_array({requests.size(), static_cast<std::size_t>(columns)});
-    fill_page_table(core, requests, group, columns, span_of(table));
-    return table;
   });
 }
 
@@ -381,28 +338,6 @@ As ``free`` for each in turn that holds pages. They keep their handles.
 Raises:
   ValueError: If a handle is of no request, or there twice; or if a request holds pages of another
     manager. Then nothing is done.
-)doc")
-      .def("next_tokens", &step_tokens, "handles"_a.noconvert(), "num_tokens"_a, R"doc(
-The next ``num_tokens[i]`` tokens of each request after its computed ones, back to back.
-
-Args:
-  handles: int64 ``[n]``, from ``add_requests``.
-  num_tokens: int32 ``[n]``, each >= 0.
-
-Returns:
-  A fresh int32 array, shape ``[sum(num_tokens)]``: a token for each slot of ``slot_mapping``.
-
-Raises:
-  ValueError: If a request has fewer tokens; if there is not one count a request; if a handle is of no
-    request, or there twice.
-)doc")
-      .def("slot_mapping", &step_slots, "handles"_a.noconvert(), "num_tokens"_a, "group"_a = 0,
-           R"doc(
-As with a list of requests, of requests with handles: int64 ``[n]``.
-)doc")
-      .def("page_table", &step_table, "handles"_a.noconvert(), "width"_a = nb::none(),
-           "group"_a = 0, R"doc(
-As with a list of requests, of requests with handles: int64 ``[n]``.
 )doc");
 }
 
