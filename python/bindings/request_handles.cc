@@ -98,9 +98,9 @@ std::vector<Request*> RequestHandles::resolve_repeated(std::span<const RequestHa
 
 void RequestHandles::clear() {
   resolved_handles_.clear();
-  std::exchange(entries_, {});
   free_.clear();
   known_.clear();
+  std::exchange(entries_, {});  // last: it may run code of Python
 }
 
 int RequestHandles::traverse(visitproc visit, void* arg) const {

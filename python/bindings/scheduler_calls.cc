@@ -187,9 +187,10 @@ std::optional<CachePages> allocate_slots(OwningManager& manager, nb::handle obje
         }
         if (!core.allocate(request, demand)) return std::nullopt;
         if (call.is_cached) {
-          core.cache(request, static_cast<std::int32_t>(
-                                  std::min({call.num_tokens(), std::int64_t{request.num_tokens()},
-                                            std::int64_t{core.num_allocated_tokens(request)}})));
+          const auto num_known = static_cast<std::int32_t>(
+              std::min({call.num_tokens(), std::int64_t{request.num_tokens()},
+                        std::int64_t{core.num_allocated_tokens(request)}}));
+          core.cache(request, num_known, call.num_tokens());
         }
         return CachePages(manager.pool(), core.num_groups(), [&](GroupId group) {
           return core.page_ids(request, group).subspan(begins[static_cast<std::size_t>(group)]);
@@ -215,7 +216,7 @@ void cache_pages(OwningManager& manager, nb::handle object, std::int32_t num_com
     if (num_full > known->request->num_tokens()) {
       known = &requests.update(object, id, core.hash_page_size(), kOperation);
     }
-    core.cache(*known->request, num_full, kOperation);
+    core.cache(*known->request, num_full, num_computed_tokens, kOperation);
   });
 }
 

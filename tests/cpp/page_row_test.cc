@@ -45,7 +45,7 @@ class PageRowTest : public testing::Test {
   }
 
   void cache(const GroupPolicy& policy, std::int32_t num_tokens) {
-    row_.cache(pool_, policy, {hashes_, 1}, num_tokens);
+    row_.cache(pool_, policy, {hashes_, 1}, num_tokens, num_tokens);
   }
 
   PagePool pool_{16};

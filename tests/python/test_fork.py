@@ -159,3 +159,34 @@ def test_deduplicate_tells_the_rows_that_changed():
     handles = plain.add_requests([Request("a", range(10))])
     plain.allocate_step(handles, counts[:1])
     assert plain.commit_step(handles, counts[:1]) is None
+
+
+def test_a_child_has_no_digests_of_tokens_that_differ():
+    """The parent was last hashed in pages of another size, by another manager."""
+    group = CacheGroupSpec(FullAttentionSpec(8, 1, 8, "float32"))
+    larger = CacheManager(32, [group], max_model_len=64)
+    manager = make_manager(enable_caching=False)
+    computed(larger, range(100, 132), "first")
+    parent = Request("parent", range(100, 132))
+    assert larger.match(parent) == 24
+    assert manager.allocate(parent, 10)
+    manager.commit(parent, 10)
+    child = Request("child", [*range(100, 110), *[7] * 22])
+    manager.fork(parent, child)
+    manager.free(child)
+    fresh = Request("fresh", child.tokens)
+    assert larger.match(child) == larger.match(fresh) == 8
+    assert (child.page_hashes() == fresh.page_hashes()).all()
+
+
+def test_a_child_gets_the_speculative_pages_of_a_state():
+    state = MambaSpec(16, [(4, 4)], "float32", num_speculative_pages=2)
+    manager = make_manager(groups=[CacheGroupSpec(state)], enable_caching=False)
+    parent = Request("parent", range(30))
+    assert manager.allocate(parent, 5, num_lookahead_tokens=2)
+    manager.commit(parent, 5)
+    child = parent.copy("child")
+    manager.fork(parent, child)
+    assert manager.allocate(child, 1, num_lookahead_tokens=2)
+    assert len(manager.page_ids(child)) == 3
+    assert (manager.page_ids(child) > 0).all()

@@ -392,3 +392,22 @@ def test_retention_is_recorded(path):
         manager.advance_time(3)
     num_ops = manager.stop_recording()
     expect_same(path, num_ops)
+
+
+@pytest.mark.parametrize("what", ["quota", "time", "pin"])
+def test_recording_starts_on_a_new_manager_only(path, what):
+    manager = make_manager()
+    if what == "quota":
+        manager.set_tenant_quota(1, 1)
+    elif what == "time":
+        manager.advance_time(1000)
+    else:
+        request = Request("a", range(9))
+        manager.allocate(request, 9)
+        manager.commit(request, 9)
+        manager.unpin(manager.pin(request))
+        manager.free(request)
+        manager.reset_prefix_cache()
+    with pytest.raises(ValueError, match="the manager must be as new"):
+        manager.start_recording(path)
+    assert not manager.is_recording

@@ -1,5 +1,7 @@
 #include "pagedkv/batch/admission.h"
 
+#include <algorithm>
+
 #include "pagedkv/error.h"
 
 namespace pagedkv {
@@ -19,10 +21,13 @@ std::int64_t max_pages_per_request(const CacheManager& manager, const RequestLen
     throw_value_error(kOperation, "num_tokens must be <= max_model_len ", manager.max_model_len(),
                       ", got ", length.num_tokens);
   }
+  RequestLength clamped = length;
+  clamped.num_lookahead_tokens =
+      std::min(length.num_lookahead_tokens, manager.max_model_len() - length.num_tokens);
   std::int64_t num_pages = 0;
   for (GroupId group = 0; group < manager.num_groups(); ++group) {
     const GroupPolicy& policy = manager.policy(group);
-    num_pages += policy.max_num_pages(length, max_new_tokens);
+    num_pages += policy.max_num_pages(clamped, max_new_tokens);
     if (manager.as_easydel() && policy.keeps_last_cached_page()) ++num_pages;
   }
   return num_pages;

@@ -113,6 +113,9 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
   if (!step.shards.empty()) {
     check_one_each(kOperation, "dp_shards", step.shards.size(), requests.size());
   }
+  if (step.watermark_pages < 0) {
+    throw_value_error(kOperation, "watermark_pages must be >= 0, got ", step.watermark_pages);
+  }
   // What is quiet stays so, whatever the requests before it get.
   std::vector<std::uint8_t> is_quiet(requests.size());
   const bool may_be_quiet = step.shards.empty() && !manager.is_observed();

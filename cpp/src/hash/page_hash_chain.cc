@@ -24,8 +24,14 @@ void PageHashChain::extend(std::span<const TokenId> tokens_so_far, const ExtraKe
   if (num_full_pages <= digests_.size()) return;
   reserve(num_full_pages);
   if (extra_keys.empty()) {
+    const std::size_t num_before = digests_.size();
     const PageRun run = grow(tokens_so_far);
-    return hash_runs({&run, 1}, hasher_.algorithm());
+    try {
+      return hash_runs({&run, 1}, hasher_.algorithm());
+    } catch (...) {  // no memory
+      truncate(num_before);
+      throw;
+    }
   }
   for (std::size_t page = digests_.size(); page < num_full_pages; ++page) {
     extra_keys.encode_page(page, page_size(), extra_);

@@ -244,7 +244,8 @@ bool CacheManager::commit_checked(Request& request, std::int32_t num_computed_to
                     [&] { return commit_checked(request, num_computed_tokens); });
   }
   RequestState& state = states_[index(request.state_)];
-  const bool has_changed = cache_full_pages(request, state, num_computed_tokens);
+  const bool has_changed = cache_full_pages(request, state, num_computed_tokens,
+                                            num_computed_tokens, options_.deduplicate);
   request.num_computed_tokens_ = num_computed_tokens;
   return has_changed;
 }
@@ -271,27 +272,32 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
-void CacheManager::cache(Request& request, std::int32_t num_tokens, const char* operation) {
+void CacheManager::cache(Request& request, std::int32_t num_tokens, std::int64_t step_end,
+                         const char* operation) {
   if (observer_ != nullptr) [[unlikely]] {
-    return observed(observer_, CacheCall{&request, num_tokens, operation},
-                    [&] { cache(request, num_tokens, operation); });
+    return observed(observer_, CacheCall{&request, num_tokens, step_end, operation},
+                    [&] { cache(request, num_tokens, step_end, operation); });
   }
   RequestState& state = state_of(operation, request);
   check_room(operation, request, state, num_tokens);
   check_known(operation, request, num_tokens);
-  cache_full_pages(request, state, num_tokens);
+  if (step_end < num_tokens) {
+    throw_value_error(operation, "a step that computes ", num_tokens, " tokens cannot end after ",
+                      step_end);
+  }
+  cache_full_pages(request, state, num_tokens, step_end, false);
 }
 
 // Most steps end inside a page, and need no digests.
-bool CacheManager::cache_full_pages(Request& request, RequestState& state,
-                                    std::int32_t num_tokens) {
+bool CacheManager::cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens,
+                                    std::int64_t step_end, bool deduplicate) {
   if (!enable_caching() || num_tokens < state.next_full_tokens) return false;
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   std::int32_t num_replaced = 0;
   for (GroupId group = 0; group < num_groups(); ++group) {
     num_replaced += state.rows[index(group)].cache(pool_, coordinator_.policy(group),
                                                    coordinator_.hashes_of(group, hashes),
-                                                   num_tokens, options_.deduplicate);
+                                                   num_tokens, step_end, deduplicate);
   }
   num_replaced > 0 ? note_change(state) : note_next_full(state);
   request.num_shown_tokens_ =

@@ -56,7 +56,7 @@ bool CacheManager::fork(Request& parent, Request& child, std::vector<PageCopies>
   }
 
   copies.assign(static_cast<std::size_t>(num_groups()), {});
-  if (!child.chain_ && parent.chain_) {
+  if (!child.chain_ && parent.is_hashed_with(hash_page_size(), hasher())) {
     child.chain_ = parent.chain_;
     child.chain_->truncate(static_cast<std::size_t>(num_computed / hash_page_size()));
   }
@@ -70,7 +70,8 @@ bool CacheManager::fork(Request& parent, Request& child, std::vector<PageCopies>
   state.num_allocated_tokens = num_computed;
   child.num_computed_tokens_ = num_computed;
   // Neither may change the tokens of pages that the other reads.
-  child.num_shown_tokens_ = parent.num_shown_tokens_ = num_computed;
+  parent.num_shown_tokens_ = std::max(parent.num_shown_tokens_, num_computed);
+  child.num_shown_tokens_ = num_computed;
   note_change(state);
   return true;
 }

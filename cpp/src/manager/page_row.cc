@@ -108,7 +108,7 @@ void PageRow::grow(PagePool& pool, const Growth& growth, const RowClaim& claim) 
 }
 
 std::int32_t PageRow::cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
-                            std::int32_t num_tokens, bool deduplicate) {
+                            std::int32_t num_tokens, std::int64_t step_end, bool deduplicate) {
   const std::int32_t num_full = std::min(num_tokens / policy.page_size(), size());
   constexpr std::int32_t kNumPrefetched = 32;
   std::int32_t num_replaced = 0;
@@ -119,7 +119,7 @@ std::int32_t PageRow::cache(PagePool& pool, const GroupPolicy& policy, const Gro
       pool.prefetch(hashes[num_prefetched], policy.group());
     }
     PageId& page = pages_[index(num_cached_)];
-    if (page == kNullPage || !policy.is_complete(num_cached_, num_tokens)) continue;
+    if (page == kNullPage || !policy.is_complete(num_cached_, step_end)) continue;
     if (pool.is_cached(page)) continue;  // by a request that it was forked from, or forked to
     const PageHash& hash = hashes[num_cached_];
     const PageId same =

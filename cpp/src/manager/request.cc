@@ -117,11 +117,19 @@ void Request::hash_pages(std::span<Request* const> requests, std::int32_t page_s
       chain.extend(request->tokens_, request->extra_keys_);
     }
   }
-  // Nothing fails from here on, so no chain is left without its digests.
+  std::vector<std::pair<PageHashChain*, std::size_t>> grown;
+  grown.reserve(requests.size());
   for (Request* request : requests) {
-    if (request->extra_keys_.empty()) runs.push_back(request->chain_->grow(request->tokens_));
+    if (!request->extra_keys_.empty()) continue;
+    grown.emplace_back(&*request->chain_, request->chain_->digests().size());
+    runs.push_back(request->chain_->grow(request->tokens_));
   }
-  hash_runs(runs, hasher.algorithm());
+  try {
+    hash_runs(runs, hasher.algorithm());
+  } catch (...) {  // no memory: no chain is left without its digests
+    for (const auto& [chain, num_pages] : grown) chain->truncate(num_pages);
+    throw;
+  }
 }
 
 std::int64_t Request::num_pages_to_hash(std::int32_t page_size, const PageHasher& hasher) const {

@@ -24,6 +24,11 @@ CacheManager& check_new(CacheManager& manager) {
                       " requests with pages, ", pool.num_cached_pages(), " cached pages and ",
                       pool.counts().num_allocated, " pages allocated so far");
   }
+  if (pool.now() != 0 || pool.keeps_terms() || manager.pins().num_made() > 0) {
+    throw_value_error(kOperation,
+                      "the manager must be as new: it was told the time or a quota, or "
+                      "has kept pages on terms or pins");
+  }
   return manager;
 }
 

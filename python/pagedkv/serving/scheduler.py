@@ -144,7 +144,7 @@ class Scheduler:
         handles = self.manager.add_requests([request])
         try:
             self.manager.match_requests(handles)  # hashes the prompt, or raises for its extra keys
-        except ValueError:
+        except Exception:
             self.manager.remove_requests(handles)
             raise
         handle = int(handles[0])

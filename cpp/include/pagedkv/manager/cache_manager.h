@@ -244,11 +244,16 @@ class CacheManager {
   void set_num_computed_tokens(Request& request, std::int32_t num_computed_tokens);
 
   /// The second half of `commit`: makes the pages that the first `num_tokens` tokens fill
-  /// findable, whether those are computed or will be before anybody reads them.
+  /// findable, whether those are computed or will be before anybody reads them. The step that
+  /// computes them ends after `step_end` tokens, which may be more: a layer with a state has only
+  /// that one. Never deduplicates, since the step may not have run yet.
   ///
   /// Throws as `commit`, but not for fewer than before; as if it were `operation`.
-  void cache(Request& request, std::int32_t num_tokens,
+  void cache(Request& request, std::int32_t num_tokens, std::int64_t step_end,
              const char* operation = "CacheManager.cache");
+
+  /// As above, where the step ends with `num_tokens`.
+  void cache(Request& request, std::int32_t num_tokens) { cache(request, num_tokens, num_tokens); }
 
   /// Lets `child` go on from the computed tokens of `parent`, for beam search and for several
   /// answers to one prompt: it holds the pages that are final, and pages of its own in place of
@@ -342,7 +347,8 @@ class CacheManager {
   void check_room(const char* operation, const Request& request, const RequestState& state,
                   std::int64_t num_tokens) const;
   static void check_known(const char* operation, const Request& request, std::int64_t num_tokens);
-  bool cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens);
+  bool cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens,
+                        std::int64_t step_end, bool deduplicate);
   void check_prefix(Request& request, const Demand& demand) const;
   void start_rows(Request& request, const Demand& demand);
   void note_change(RequestState& state);

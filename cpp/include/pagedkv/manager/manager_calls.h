@@ -124,14 +124,18 @@ struct CacheCall {
   static constexpr std::uint8_t kCode = 7;
   Request* request = nullptr;
   std::int32_t num_tokens = 0;
+  std::int64_t step_end = 0;
   std::string operation;  ///< What messages call it.
 
   static void visit(auto& self, auto&& field) {
     field("request", self.request);
     field("num_tokens", self.num_tokens);
+    field("step_end", self.step_end);
     field("operation", self.operation);
   }
-  void make(CacheManager& manager) const { manager.cache(*request, num_tokens, operation.c_str()); }
+  void make(CacheManager& manager) const {
+    manager.cache(*request, num_tokens, step_end, operation.c_str());
+  }
 };
 
 struct FreeCall {

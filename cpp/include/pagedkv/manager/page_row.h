@@ -79,11 +79,12 @@ class PageRow {
   /// Takes the pages of a growth. Requires that the shard of `claim` has as many.
   void grow(PagePool& pool, const Growth& growth, const RowClaim& claim);
 
-  /// Makes the pages that the first `num_tokens` tokens fill findable. With `deduplicate`, a page
-  /// whose content another page of its shard holds is given back, and the row has that one in its
-  /// place, on the stronger of both pages' terms. Returns how many were replaced.
+  /// Makes the pages that the first `num_tokens` tokens fill findable, if they hold what their
+  /// digests say when a step has ended after `step_end` tokens. With `deduplicate`, a page whose
+  /// content another page of its shard holds is given back, and the row has that one in its place,
+  /// on the stronger of both pages' terms. Returns how many were replaced.
   std::int32_t cache(PagePool& pool, const GroupPolicy& policy, const GroupHashes& hashes,
-                     std::int32_t num_tokens, bool deduplicate = false);
+                     std::int32_t num_tokens, std::int64_t step_end, bool deduplicate = false);
 
   /// Forgets the pages, which the caller has given back or given to somebody else.
   void clear();

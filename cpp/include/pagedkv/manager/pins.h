@@ -24,6 +24,9 @@ class Pins {
   /// Throws `std::invalid_argument` as if it were `operation` for a pin that is not there.
   void remove(PagePool& pool, PinId pin, const char* operation);
 
+  /// Pins that there are or were.
+  std::int64_t num_made() const { return next_ - 1; }
+
   std::int32_t num_pins() const { return static_cast<std::int32_t>(pins_.size()); }
 
   /// Distinct pages that are pinned.

@@ -26,7 +26,7 @@ class CrossAttentionPolicy final : public GroupPolicy {
 
   RowRange rewritten_pages(std::int32_t) const override { return {kAnyNumTokens, kAnyNumTokens}; }
 
-  bool is_complete(std::int32_t, std::int32_t) const override { return false; }
+  bool is_complete(std::int32_t, std::int64_t) const override { return false; }
 
   bool has_slots() const override { return false; }
 };

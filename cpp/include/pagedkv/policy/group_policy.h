@@ -82,11 +82,9 @@ class GroupPolicy {
   /// page: its manager for this type looks up the parent of the next digest there.
   virtual bool keeps_last_cached_page() const { return false; }
 
-  /// Whether page `page` holds what its digest says, once `num_computed_tokens` are computed.
-  /// Requires a page that those tokens fill.
-  virtual bool is_complete(std::int32_t /*page*/, std::int32_t /*num_computed_tokens*/) const {
-    return true;
-  }
+  /// Whether page `page` holds what its digest says, when a step has ended after `step_end`
+  /// tokens. Requires a page that those tokens fill.
+  virtual bool is_complete(std::int32_t /*page*/, std::int64_t /*step_end*/) const { return true; }
 
   /// Pages that hold what the first `num_computed_tokens` tokens left there, and that later tokens
   /// write to: two requests that go on from there cannot share them. Those before are final. May

@@ -41,11 +41,11 @@ class StateSpacePolicy final : public GroupPolicy {
   }
 
   std::int32_t num_quiet_tokens(std::int32_t num_pages, std::int32_t) const override {
-    return keeps_checkpoints_ || num_pages == 0 ? 0 : kAnyNumTokens;
+    return keeps_checkpoints_ || num_pages <= num_speculative_pages_ ? 0 : kAnyNumTokens;
   }
 
-  bool is_complete(std::int32_t page, std::int32_t num_computed_tokens) const override {
-    return keeps_checkpoints_ && (page + 1) * page_size() == num_computed_tokens;
+  bool is_complete(std::int32_t page, std::int64_t step_end) const override {
+    return keeps_checkpoints_ && (std::int64_t{page} + 1) * page_size() == step_end;
   }
 
   RowRange rewritten_pages(std::int32_t num_computed_tokens) const override {

@@ -178,6 +178,9 @@ class PagePool {
   /// `std::out_of_range` for a foreign page.
   RetentionTerm term(PageId page) const;
 
+  /// Whether a page was kept on another term than the default, or a tenant was given a quota.
+  bool keeps_terms() const { return free_pages_.lanes() != nullptr; }
+
   /// The latest time given to `advance_time`; 0 before.
   std::int64_t now() const { return now_; }
 
