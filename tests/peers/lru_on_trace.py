@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 from lru_pages import CheckedManager, Mismatch
-
 from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request
 from pagedkv.serving.scheduler import Scheduler
 

@@ -12,7 +12,6 @@ from lru_on_trace import (
     replay,
 )
 from lru_pages import CheckedManager, LruPages, Mismatch
-
 from pagedkv import Request, Retention
 
 NUM_REQUESTS = 300
@@ -80,7 +79,7 @@ def test_sees_pages_given_back_first_page_first(trace, monkeypatch):
 
 def test_sees_an_eviction_that_is_not_counted(trace, monkeypatch):
     monkeypatch.setattr(LruPages, "fill", lambda lru, pages: None)
-    with pytest.raises(Mismatch, match="evictions, LRU has|has no content"):
+    with pytest.raises(Mismatch, match="has no content"):
         replay(make_manager(NUM_PAGES, trace), trace)
 
 
