@@ -3,6 +3,7 @@
 #   make demo    a real model served from the paged cache, without and with prefix sharing
 #   make test    the C++ and the Python tests
 #   make bench   the benchmarks, against named rivals
+#   make counts  instructions of the hot loops, next to those recorded; COUNTS=--record records them
 #   make fuzz    the randomised tests, for longer
 #   make lint    format, lint and types
 #   make asan    the C++ tests under AddressSanitizer and UBSan
@@ -110,6 +111,19 @@ bench: system-packages $(VENV)/installed $(EASYDEL)
 	$(BIN)/python benchmarks/python/bench_scheduler_calls.py $(EASYDEL)
 	$(BIN)/python benchmarks/python/bench_scheduler.py $(EASYDEL)
 
+# Instructions of the hot loops, under valgrind: the same on a busy machine.
+COUNTS :=
+counts: SYSTEM_PACKAGES += libbenchmark-dev
+counts: has-valgrind system-packages $(VENV)/installed
+	$(BIN)/cmake --preset release -DPAGEDKV_BUILD_TESTS=OFF \
+	  -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
+	$(BIN)/cmake --build build/release --target hot_loops
+	$(BIN)/python benchmarks/instruction_counts.py build/release/benchmarks/cpp/hot_loops $(COUNTS)
+
+has-valgrind:
+	@command -v valgrind > /dev/null || { echo "make: counts needs valgrind" \
+	  "(Debian: apt-get install valgrind)" >&2; exit 2; }
+
 # Long random campaigns: the manager against EasyDeL's, the state machine against the oracle, the ops
 # against the loop.
 fuzz: $(VENV)/installed $(EASYDEL)
@@ -135,4 +149,4 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python bench fuzz lint asan tsan asan-python dev stubs peers system-packages
+.PHONY: demo test test-cpp test-python bench counts has-valgrind fuzz lint asan tsan asan-python dev stubs peers system-packages
