@@ -12,6 +12,7 @@ from pagedkv import (
     CacheManager,
     CachePages,
     FullAttentionSpec,
+    MambaSpec,
     Request,
     SlidingWindowSpec,
 )
@@ -880,3 +881,32 @@ def test_pages_add_up_and_compare(manager):
         pages_of([1], [2]).get_unhashed_page_ids()
     with pytest.raises(TypeError, match="incompatible function arguments"):
         CachePages([1])
+
+
+CHECKPOINTS = CacheGroupSpec(MambaSpec(4, [(4, 4)], "float32", cache_mode="align"))
+
+
+@pytest.mark.parametrize("delay", [False, True])
+def test_a_checkpoint_inside_a_step_is_none(delay):
+    """Steps end after 3 and 5 tokens: no state after 4 tokens is ever in a page."""
+    manager = make_manager(groups=[CHECKPOINTS])
+    request = new("a", range(20))
+    for num_new in (3, 2):
+        manager.allocate_slots(request, num_new, delay_cache_pages=delay)
+        request.num_computed_tokens += num_new
+    manager.cache_pages(request, 5)
+    assert hit(manager, new("b", range(8))) == ([], 0)
+    manager.allocate_slots(request, 3)  # this one ends after 8 tokens
+    assert hit(manager, new("b", range(9)))[1] == 8
+    manager.check_invariants()
+
+
+def test_rows_of_schedulers_only_grow():
+    manager = make_manager(deduplicate=True)
+    a, b = new("a", range(8)), new("b", range(8))
+    first = manager.allocate_slots(b, 3).get_page_ids()[0]
+    b.num_computed_tokens = 3
+    manager.allocate_slots(a, 6)
+    second = manager.allocate_slots(b, 3).get_page_ids()[0]
+    assert manager.get_page_ids("b")[0] == [*first, *second]
+    manager.check_invariants()

@@ -471,3 +471,16 @@ def test_the_same_handles_are_looked_up_again_after_one_has_gone(manager):
     with pytest.raises(ValueError, match="is of no request"):
         manager.match_requests(handles)
     assert manager.match_requests(handles[1:]).tolist() == [0]
+
+
+def test_the_most_pages_of_a_request_end_with_the_model():
+    manager = CacheManager(16, [FULL], max_model_len=64)
+    most = manager.max_pages_per_request(64, max_new_tokens=1, num_lookahead_tokens=2**31 - 1)
+    assert most == 16
+
+
+def test_a_negative_watermark_is_refused_whoever_asks(manager):
+    handles = manager.add_requests([Request("a", range(8))])
+    manager.allocate_step(handles, int32(4))
+    with pytest.raises(ValueError, match="watermark_pages must be >= 0, got -5"):
+        manager.allocate_step(handles, int32(8), watermark_pages=-5)
