@@ -7,7 +7,6 @@
 #include "arrays.h"
 #include "owning_manager.h"
 #include "pagedkv/batch/step.h"
-#include "pagedkv/error.h"
 #include "step_arrays.h"
 
 // Requests that go on from where others are, and the pages to copy for them.
@@ -42,13 +41,6 @@ StepFork fork_requests(OwningManager& manager, const HandleArray& parents,
   });
 }
 
-const PageCopies& copies_in(const StepFork& forked, GroupId group) {
-  if (group >= 0 && std::cmp_less(group, forked.copies.size())) {
-    return forked.copies[static_cast<std::size_t>(group)];
-  }
-  throw_index_error("StepFork", "group must be in [0, ", forked.copies.size(), "), got ", group);
-}
-
 }  // namespace
 
 void bind_fork_calls(nb::module_& m, nb::class_<OwningManager>& manager) {
@@ -57,7 +49,9 @@ void bind_fork_calls(nb::module_& m, nb::class_<OwningManager>& manager) {
               "The first so many children were forked; nothing was done for the others.")
       .def(
           "page_copies",
-          [](const StepFork& forked, GroupId group) { return array_of(copies_in(forked, group)); },
+          [](const StepFork& forked, GroupId group) {
+            return array_of(of_group(forked.copies, group, "StepFork"));
+          },
           "group"_a = 0, R"doc(
 Pages to copy before the next step of parents or children: int32 ``[n, 2]``, source and target.
 )doc");

@@ -177,10 +177,7 @@ void truncate_requests(OwningManager& manager, const HandleArray& handles, nb::h
 }
 
 const AddedPages& added_in(const StepGrant& grant, GroupId group) {
-  if (group >= 0 && std::cmp_less(group, grant.added.size())) {
-    return grant.added[static_cast<std::size_t>(group)];
-  }
-  throw_index_error("StepGrant", "group must be in [0, ", grant.added.size(), "), got ", group);
+  return of_group(grant.added, group, "StepGrant");
 }
 
 void bind_grant(nb::module_& m) {
@@ -257,9 +254,9 @@ Raises:
 )doc")
       .def(
           "max_pages_per_request",
-          [](const OwningManager& manager, std::int32_t num_tokens, std::int32_t max_new_tokens,
+          [](const OwningManager& self, std::int32_t num_tokens, std::int32_t max_new_tokens,
              std::int32_t num_lookahead_tokens, std::int32_t num_encoder_tokens) {
-            return max_pages_per_request(manager.core(),
+            return max_pages_per_request(self.core(),
                                          {num_tokens, num_lookahead_tokens, num_encoder_tokens},
                                          max_new_tokens);
           },

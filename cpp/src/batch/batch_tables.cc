@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "pagedkv/batch/step.h"
 #include "pagedkv/error.h"
 
 namespace pagedkv {
@@ -80,10 +81,7 @@ void fill_slot_mapping(const CacheManager& manager, std::span<const Request* con
 std::int32_t num_next_tokens(std::span<const Request* const> requests,
                              std::span<const std::int32_t> num_tokens) {
   constexpr auto kOperation = "CacheManager.next_tokens";
-  if (requests.size() != num_tokens.size()) {
-    throw_value_error(kOperation, "num_tokens must have one entry a request, got ",
-                      num_tokens.size(), " for ", requests.size());
-  }
+  check_one_each(kOperation, "num_tokens", num_tokens.size(), requests.size());
   std::int64_t sum = 0;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& request = *requests[i];
