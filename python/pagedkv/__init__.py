@@ -1,7 +1,7 @@
 """Paged KV-cache engine for JAX serving stacks.
 
 The control plane (`CacheManager` and what it is made of) needs no JAX. The data plane is
-`PagedAttentionCache` and, below it, the ops of `pagedkv.ops`; JAX is imported when they are.
+`KVPool` and, below it, the ops of `pagedkv.ops`; JAX is imported when they are.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -49,14 +49,14 @@ from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_
 
 if TYPE_CHECKING:
     NONE_HASH: int
-    from pagedkv.cache import PagedAttentionCache as PagedAttentionCache
+    from pagedkv.kv_pool import KVPool as KVPool
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PagedAttentionCache":
-        from pagedkv.cache import PagedAttentionCache
+    if name == "KVPool":
+        from pagedkv.kv_pool import KVPool
 
-        return PagedAttentionCache
+        return KVPool
     if name == "NONE_HASH":  # which `init_none_hash` changes
         return hashing.NONE_HASH
     raise AttributeError(f"module 'pagedkv' has no attribute {name!r}")

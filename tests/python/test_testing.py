@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from pagedkv.cache import PagedAttentionCache
+from pagedkv.kv_pool import KVPool
 from pagedkv.ops import gather_pages, write_kv
 from pagedkv.testing import assert_in_place
 
@@ -18,7 +18,7 @@ def pools(dtype=jnp.bfloat16):
 
 
 def stacked():
-    return PagedAttentionCache.zeros(
+    return KVPool.zeros(
         num_layers=3, num_pages=256, page_size=16, num_kv_heads=4, head_dim=64, dtype=jnp.bfloat16
     )
 
@@ -141,7 +141,7 @@ def test_refuses_a_layer_sliced_out_and_put_back():
     def step(cache):
         def body(cache, layer):
             written = write(cache.key_pages[layer], cache.value_pages[layer])
-            return PagedAttentionCache(
+            return KVPool(
                 cache.key_pages.at[layer].set(written.key_pages),
                 cache.value_pages.at[layer].set(written.value_pages),
             ), None

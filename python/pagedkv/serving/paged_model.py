@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pagedkv import CacheGroupSpec
-from pagedkv.cache import PagedAttentionCache
+from pagedkv.kv_pool import KVPool
 
 from .family import Family, ModelConfig
 from .layer_groups import KV_DTYPE, LayerPlaces, make_groups
@@ -40,7 +40,7 @@ class StepInputs(NamedTuple):
 
 
 class PagedModel:
-    """A model that serves from a `PagedAttentionCache`. Compiles each shape of step once."""
+    """A model that serves from a `KVPool`. Compiles each shape of step once."""
 
     def __init__(self, family: Family, config: ModelConfig, weights: Any) -> None:
         self.family = family
@@ -58,9 +58,9 @@ class PagedModel:
         """Returns the groups of layers whose pages a manager has to keep."""
         return make_groups(self.config, page_size)
 
-    def make_cache(self, num_pages: int, page_size: int) -> PagedAttentionCache:
+    def make_cache(self, num_pages: int, page_size: int) -> KVPool:
         """Returns pages of zeros that all groups share: a tensor for each layer of one group."""
-        return PagedAttentionCache.zeros(
+        return KVPool.zeros(
             num_layers=self.places.num_tensors,
             num_pages=num_pages,
             page_size=page_size,
@@ -69,9 +69,7 @@ class PagedModel:
             dtype=KV_DTYPE,
         )
 
-    def step(
-        self, cache: PagedAttentionCache, inputs: StepInputs
-    ) -> tuple[PagedAttentionCache, jax.Array, jax.Array]:
+    def step(self, cache: KVPool, inputs: StepInputs) -> tuple[KVPool, jax.Array, jax.Array]:
         """Writes the K/V of the new tokens, and says which token follows the last of each request.
 
         Args:
@@ -98,9 +96,9 @@ def _step(
     config: ModelConfig,
     places: LayerPlaces,
     weights: Any,
-    cache: PagedAttentionCache,
+    cache: KVPool,
     inputs: StepInputs,
-) -> tuple[PagedAttentionCache, jax.Array, jax.Array]:
+) -> tuple[KVPool, jax.Array, jax.Array]:
     (cache, num_dropped), hidden = family.forward(
         config,
         weights,
@@ -114,21 +112,19 @@ def _step(
     return cache, next_tokens, num_dropped
 
 
-def attend_pages(
-    places: LayerPlaces, inputs: StepInputs
-) -> Attend[tuple[PagedAttentionCache, jax.Array]]:
+def attend_pages(places: LayerPlaces, inputs: StepInputs) -> Attend[tuple[KVPool, jax.Array]]:
     """Returns the attention of a step whose K/V lives in pages.
 
     The store is the cache, and the count of ids that were out of range so far.
     """
 
     def attend(
-        store: tuple[PagedAttentionCache, jax.Array],
+        store: tuple[KVPool, jax.Array],
         layer: jax.Array,
         query: jax.Array,
         key: jax.Array,
         value: jax.Array,
-    ) -> tuple[tuple[PagedAttentionCache, jax.Array], jax.Array]:
+    ) -> tuple[tuple[KVPool, jax.Array], jax.Array]:
         cache, num_dropped = store
         group, tensor, window = places.at(layer)
         cache, not_written = cache.write(tensor, key, value, inputs.slot_mapping[group])

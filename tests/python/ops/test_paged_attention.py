@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from pagedkv import _ffi_cpu
-from pagedkv.cache import PagedAttentionCache
+from pagedkv.kv_pool import KVPool
 from pagedkv.ops import (
     PagedAttention,
     _reference,
@@ -464,7 +464,7 @@ def test_layers_of_one_scan_may_differ_in_their_windows():
 
 
 def test_write_then_attend_is_in_place():
-    cache = PagedAttentionCache.zeros(
+    cache = KVPool.zeros(
         num_layers=3, num_pages=256, page_size=16, num_kv_heads=2, head_dim=64, dtype=jnp.float32
     )
     row = jnp.ones([1, 2, 64])

@@ -19,7 +19,7 @@ def test_registers_once():
 def test_import_registers_nothing():
     # Another process: in this one other tests have used the ops already.
     program = (
-        "import pagedkv.ops._register as r, pagedkv.cache\n"
+        "import pagedkv.ops._register as r, pagedkv.kv_pool\n"
         "assert r.register_targets.cache_info().misses == 0\n"
         "import jax.numpy as jnp\n"
         "pagedkv.ops.gather_pages(jnp.zeros([1, 1, 1, 1]), jnp.int32([0]))\n"

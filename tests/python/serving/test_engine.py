@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pagedkv.cache import PagedAttentionCache
+from pagedkv.kv_pool import KVPool
 from pagedkv.serving.engine import Engine, Generation
 from pagedkv.serving.paged_model import PagedModel
 
@@ -176,7 +176,7 @@ def test_stale_pages_do_not_leak_into_answers(model: PagedModel, expected: list[
     engine = Engine(model, eos_id=EOS, num_pages=128, page_size=8)
     poison = np.full(engine.cache.key_pages.shape, np.nan, np.float32)
     poison[:, 0] = 0  # the null page is never written
-    engine.cache = PagedAttentionCache(jnp.asarray(poison), jnp.asarray(poison))
+    engine.cache = KVPool(jnp.asarray(poison), jnp.asarray(poison))
     assert answers(engine, make_prompts()) == expected
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pagedkv.cache import PagedAttentionCache
+from pagedkv.kv_pool import KVPool
 from pagedkv.serving import gemma3
 from pagedkv.serving.dense import score
 from pagedkv.serving.engine import Engine, Generation
@@ -189,7 +189,7 @@ def test_stale_pages_do_not_leak_into_answers(
     """Not the null page either, which stands for pages that were given back."""
     engine = Engine(hybrid, eos_id=EOS, num_pages=512, page_size=4, chunk_size=7)
     poison = jnp.full(engine.cache.key_pages.shape, jnp.nan)
-    engine.cache = PagedAttentionCache(poison, poison + 1)
+    engine.cache = KVPool(poison, poison + 1)
     assert answers(engine, make_prompts()) == expected
     assert np.isnan(engine.cache.key_pages[:, 0]).all()
 

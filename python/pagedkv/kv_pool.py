@@ -15,7 +15,7 @@ _MAX_INT32 = 2**31 - 1
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
-class PagedAttentionCache:
+class KVPool:
     """The key and value pages of every layer, stacked in one pool each.
 
     A pytree with two leaves, made to be donated to a jitted step and carried through
@@ -27,8 +27,8 @@ class PagedAttentionCache:
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> from pagedkv.cache import PagedAttentionCache
-      >>> cache = PagedAttentionCache.zeros(
+      >>> from pagedkv.kv_pool import KVPool
+      >>> cache = KVPool.zeros(
       ...     num_layers=2, num_pages=8, page_size=4, num_kv_heads=1, head_dim=2, dtype=jnp.float32
       ... )
       >>> row = jnp.ones([1, 1, 2])
@@ -53,7 +53,7 @@ class PagedAttentionCache:
         head_dim: int,
         dtype: DTypeLike,
         device: Any = None,
-    ) -> "PagedAttentionCache":
+    ) -> "KVPool":
         """Allocates a cache of zeros.
 
         Args:
@@ -79,16 +79,12 @@ class PagedAttentionCache:
         }
         for name, (size, minimum) in sizes.items():
             if not isinstance(size, int) or isinstance(size, bool):
-                raise TypeError(
-                    f"[PagedAttentionCache.zeros] {name} must be int, got {type(size).__name__}"
-                )
+                raise TypeError(f"[KVPool.zeros] {name} must be int, got {type(size).__name__}")
             if size < minimum:
-                raise ValueError(
-                    f"[PagedAttentionCache.zeros] {name} must be at least {minimum}, got {size}"
-                )
+                raise ValueError(f"[KVPool.zeros] {name} must be at least {minimum}, got {size}")
         if num_pages * page_size > _MAX_INT32:
             raise ValueError(
-                f"[PagedAttentionCache.zeros] num_pages * page_size must be at most {_MAX_INT32}, "
+                f"[KVPool.zeros] num_pages * page_size must be at most {_MAX_INT32}, "
                 f"which int32 slots can reach, got {num_pages * page_size}"
             )
         shape = (num_layers, num_pages, page_size, num_kv_heads, head_dim)
@@ -131,7 +127,7 @@ class PagedAttentionCache:
 
     def write(
         self, layer: ArrayLike, key: ArrayLike, value: ArrayLike, slot_mapping: ArrayLike
-    ) -> tuple["PagedAttentionCache", jax.Array]:
+    ) -> tuple["KVPool", jax.Array]:
         """Writes new rows of one layer; see `pagedkv.ops.write_kv`.
 
         Args:
@@ -205,9 +201,9 @@ class PagedAttentionCache:
     def __repr__(self) -> str:
         shape = getattr(self.key_pages, "shape", None)
         if shape is None or len(shape) != 5:  # a pytree of something else than arrays
-            return f"PagedAttentionCache({self.key_pages!r}, {self.value_pages!r})"
+            return f"KVPool({self.key_pages!r}, {self.value_pages!r})"
         return (
-            f"PagedAttentionCache({self.num_layers} layers x {self.num_pages} pages x "
+            f"KVPool({self.num_layers} layers x {self.num_pages} pages x "
             f"{self.page_size} tokens, {self.num_kv_heads} kv heads x {self.head_dim}, "
             f"{self.dtype}, {self.nbytes / 2**20:.1f} MiB)"
         )

@@ -1,4 +1,4 @@
-"""PagedAttentionCache: a pytree that is written in place and read by page table."""
+"""KVPool: a pytree that is written in place and read by page table."""
 
 import dataclasses
 
@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pagedkv.cache import PagedAttentionCache
+from pagedkv.kv_pool import KVPool
 from pagedkv.testing import assert_in_place
 
 SIZES = {"num_layers": 3, "num_pages": 8, "page_size": 4, "num_kv_heads": 2, "head_dim": 8}
 
 
 def zeros(**changes):
-    return PagedAttentionCache.zeros(**{**SIZES, "dtype": jnp.bfloat16, **changes})
+    return KVPool.zeros(**{**SIZES, "dtype": jnp.bfloat16, **changes})
 
 
 def test_zeros_has_the_sizes_asked_for():
@@ -39,14 +39,14 @@ def test_zeros_goes_to_the_device_or_sharding_asked_for():
 @pytest.mark.parametrize("name", SIZES)
 def test_zeros_refuses_a_size_too_small(name):
     minimum = 2 if name == "num_pages" else 1
-    text = rf"\[PagedAttentionCache.zeros\] {name} must be at least {minimum}, got {minimum - 1}"
+    text = rf"\[KVPool.zeros\] {name} must be at least {minimum}, got {minimum - 1}"
     with pytest.raises(ValueError, match=text):
         zeros(**{name: minimum - 1})
 
 
 @pytest.mark.parametrize("size", [True, 4.0, "4"])
 def test_zeros_refuses_a_size_that_is_no_int(size):
-    text = rf"\[PagedAttentionCache.zeros\] page_size must be int, got {type(size).__name__}"
+    text = rf"\[KVPool.zeros\] page_size must be int, got {type(size).__name__}"
     with pytest.raises(TypeError, match=text):
         zeros(page_size=size)
 
@@ -61,7 +61,7 @@ def test_is_a_pytree_of_its_two_pools():
     leaves, treedef = jax.tree.flatten(cache)
     assert leaves[0] is cache.key_pages
     assert leaves[1] is cache.value_pages
-    assert isinstance(jax.tree.unflatten(treedef, leaves), PagedAttentionCache)
+    assert isinstance(jax.tree.unflatten(treedef, leaves), KVPool)
 
 
 def test_is_frozen():
@@ -72,9 +72,9 @@ def test_is_frozen():
 
 def test_repr_is_one_line_of_sizes():
     assert repr(zeros()) == (
-        "PagedAttentionCache(3 layers x 8 pages x 4 tokens, 2 kv heads x 8, bfloat16, 0.0 MiB)"
+        "KVPool(3 layers x 8 pages x 4 tokens, 2 kv heads x 8, bfloat16, 0.0 MiB)"
     )
-    assert repr(jax.tree.map(lambda _: None, zeros())) == "PagedAttentionCache(None, None)"
+    assert repr(jax.tree.map(lambda _: None, zeros())) == "KVPool(None, None)"
     assert "bfloat16" in repr(jax.eval_shape(zeros))
 
 
