@@ -1,14 +1,15 @@
 """Reads pages out of a pool: into new memory, into the caller's, or with the pool handed on."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops import _checks, _dispatch, _quantized, _reference
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._quantized import QuantizedPages
 
 
 class PageGather(NamedTuple):
@@ -27,11 +28,12 @@ class PageGatherThrough(NamedTuple):
 
 
 def gather_pages(
-    pages: ArrayLike,
+    pages: ArrayLike | QuantizedPages,
     page_ids: ArrayLike,
     *,
     layer: ArrayLike | None = None,
     layout: KVLayout | str = KVLayout.NHD,
+    dtype: DTypeLike | None = None,
     mode: Mode = "drop",
 ) -> PageGather:
     """Copies page ``page_ids[i]`` of the pool to ``rows[i]``.
@@ -42,11 +44,13 @@ def gather_pages(
 
     Args:
       pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout`` says,
-        and a layer axis before it with ``layer``.
+        and a layer axis before it with ``layer``. Or `QuantizedPages` of such, to read numbers.
       page_ids: int32, any shape, each in ``[0, pages)``, or -1 for padding: a page of zeros that
         is not counted.
       layer: int, or int32 scalar array, in ``[0, layers)``. For pools with a layer axis.
       layout: Where the pages are counted: a `pagedkv.KVLayout`, or its name.
+      dtype: Of the numbers read from `QuantizedPages`: float32, float16, or bfloat16, which it is
+        without one. Other pools have a dtype of their own.
       mode: What becomes of a page id or a layer array that is out of range. "drop" gives a page
         of zeros and counts it. "raise" fails with `jax.errors.JaxRuntimeError` and is for
         debugging. Only the CPU can raise, other platforms drop.
@@ -71,6 +75,22 @@ def gather_pages(
       ([3.0, 0.0, 0.0], 1)
     """
     operation = "gather_pages"
+    if isinstance(pages, QuantizedPages):
+        layout, layer_id = _check(operation, pages.pages, page_ids, layer, layout, mode)
+        _quantized.granularity_of(operation, "pages", pages, layout, layered=layer is not None)
+        return PageGather(
+            *_gather_dequantized(
+                *pages,
+                page_ids,
+                layer_id,
+                layout=layout,
+                layered=layer is not None,
+                dtype=_quantized.as_float_dtype(operation, dtype),
+                mode=mode,
+            )
+        )
+    if dtype is not None:
+        raise ValueError(f"[{operation}] dtype is for QuantizedPages, got {dtype!r} for an array")
     layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
     return PageGather(
         *_gather(
@@ -231,6 +251,24 @@ def _gather(
         aliases={},
         layered=layered,
         page_axis=page_axis,
+        mode=mode,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("layout", "layered", "dtype", "mode"), inline=True)
+def _gather_dequantized(
+    *operands: jax.Array, layout: KVLayout, layered: bool, dtype: Any, mode: str
+) -> tuple[jax.Array, ...]:
+    return _dispatch.call(
+        "pagedkv.gather_dequantized.v1",
+        functools.partial(
+            _reference.gather_dequantized, layout=layout, layered=layered, dtype=dtype
+        ),
+        *operands,
+        vmap_method="expand_dims",
+        aliases={},
+        layout=layout.name,
+        layered=layered,
         mode=mode,
     )
 
