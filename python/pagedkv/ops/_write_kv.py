@@ -148,8 +148,10 @@ def write_kv(
     )
     num_pools = len(pools)
     new_scales = written[num_pools:] or [None] * num_pools
-    new = [_quantized.join(*pair) for pair in zip(written[:num_pools], new_scales, strict=True)]
-    return KVWrite(new[0], new[1] if num_pools > 1 else None, num_dropped)
+    pools_after = [
+        _quantized.join(*pair) for pair in zip(written[:num_pools], new_scales, strict=True)
+    ]
+    return KVWrite(pools_after[0], pools_after[1] if num_pools > 1 else None, num_dropped)
 
 
 @functools.partial(jax.jit, static_argnames=("layout", "layered", "quantized", "mode"), inline=True)
