@@ -1,6 +1,33 @@
-"""What the writes of a paged cache do, as loops over NumPy arrays."""
+"""Small caches, and what their writes do as loops over NumPy arrays."""
 
+import jax.numpy as jnp
 import numpy as np
+from pagedkv import PagedAttentionCacheMetaData
+from pagedkv.cache import PartitionAxis
+
+
+def make_metadata(**changes):
+    fields = {
+        "partition_axis": PartitionAxis(),
+        "dtype": jnp.float32,
+        "batch_size": 3,
+        "num_hidden_layers": 2,
+        "num_pages_per_layer": 9,
+        "num_pages_per_sequence": 4,
+        "max_sequences": 16,
+        "page_size": 4,
+        "num_kv_heads": 4,
+        "kv_head_dim_size": 8,
+        "hbm_utilization": 0.5,
+        "hbm_bytes": 0,
+    }
+    return PagedAttentionCacheMetaData(**{**fields, **changes})
+
+
+def filled(view):
+    """With another number in every place of each page tensor, so that each write shows."""
+    numbers = -1 - np.arange(view.key_pages.size, dtype=np.float32).reshape(view.key_pages.shape)
+    return view.replace(key_pages=jnp.asarray(numbers), value_pages=jnp.asarray(numbers - 10**6))
 
 
 def written_prefill(pages, rows, length, table):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pagedkv import PagedAttentionCacheMetaData
 from pagedkv.cache import PartitionAxis, memory
+from seed_cache_golden import make_metadata
 
 MIB = 2**20
 ARGUMENTS = {
@@ -145,7 +146,7 @@ def test_needs_a_head_axis():
         create(partition_axis=SimpleNamespace(head_axis=3), hbm_bytes=MIB)
 
 
-def test_keeps_any_partition_axis_and_compares_what_it_names(make_metadata):
+def test_keeps_any_partition_axis_and_compares_what_it_names():
     axes = SimpleNamespace(head_axis="tp", batch_axis=["fsdp", "dp"], key_sequence_axis="sp")
     duck = make_metadata(partition_axis=axes)
     assert duck.partition_axis is axes
@@ -156,7 +157,7 @@ def test_keeps_any_partition_axis_and_compares_what_it_names(make_metadata):
     assert PartitionAxis.of(other.partition_axis).batch_axis is None
 
 
-def test_is_static(metadata, make_metadata):
+def test_is_static(metadata):
     assert jax.tree.leaves(metadata) == []
     traces = []
 
@@ -195,7 +196,7 @@ def test_refuses_fields_out_of_range(metadata, changes, error, text):
         metadata.replace(**changes)
 
 
-def test_makes_plain_ints_of_numpy_ones(make_metadata):
+def test_makes_plain_ints_of_numpy_ones():
     metadata = make_metadata(page_size=np.int64(4))
     assert type(metadata.page_size) is int
     assert PagedAttentionCacheMetaData.from_json(metadata.to_json()) == metadata
