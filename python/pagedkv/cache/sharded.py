@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from pagedkv.cache.axes import axis_names, padded
+from pagedkv.ops import write_kv
 from pagedkv.ops._checks import Mode
 
 
@@ -35,9 +36,10 @@ def write_rows(
       sharding: Of both page tensors; None: they are not cut.
       mode: As in `pagedkv.ops.write_kv`.
     """
+    write = functools.partial(write_kv, layout="HEADS_FIRST", mode=mode)
     names = _axes_to_map(sharding)
     if sharding is None or not names:
-        return _write(key_pages, value_pages, key, value, slots, mode=mode)
+        return write(key_pages, value_pages, key, value, slots)[:2]
     heads, pages, _, dim = (
         tuple(name for name in axis_names(axes) if name in names) or None
         for axes in padded(sharding.spec)
@@ -52,40 +54,37 @@ def write_rows(
         num_slots = key_pages.shape[1] * key_pages.shape[2]
         if pages:
             slots = _local_slots(slots, num_slots, pages)
-        return _write(key_pages, value_pages, key, value, slots, mode=mode)
+        return write(key_pages, value_pages, key, value, slots)[:2]
 
     outer = jax.sharding.get_abstract_mesh()
-    key, value, slots = (
-        _reshard(rows, sharding, spec)
-        for rows, spec in ((key, rows_spec), (value, rows_spec), (slots, PartitionSpec()))
-    )
+    in_specs = (pages_spec, pages_spec, rows_spec, rows_spec, PartitionSpec())
+    operands = (key_pages, value_pages, key, value, slots)
+    if (
+        AxisType.Explicit in sharding.mesh.axis_types
+    ):  # shard_map wants its own; else XLA sees to it
+        shardings = [NamedSharding(sharding.mesh, spec) for spec in in_specs]
+        operands = tuple(map(jax.sharding.reshard, operands, shardings))
     mapped = jax.shard_map(
         write_shard,
         mesh=None if AxisType.Manual in outer.axis_types else sharding.mesh,
-        in_specs=(pages_spec, pages_spec, rows_spec, rows_spec, PartitionSpec()),
+        in_specs=in_specs,
         out_specs=(pages_spec, pages_spec),
         axis_names=set(names),
     )
-    result: tuple[jax.Array, jax.Array] = mapped(key_pages, value_pages, key, value, slots)
+    result: tuple[jax.Array, jax.Array] = mapped(*operands)
     return result
 
 
 def _axes_to_map(sharding: NamedSharding | None) -> tuple[str, ...]:
-    """The mesh axes that pages are cut over, those aside that the caller has mapped already."""
+    """The axes of the mesh that the caller has not mapped; none where there is nothing to map."""
     if sharding is None:
         return ()
+    mesh = sharding.mesh
+    if mesh.size == 1 and AxisType.Explicit not in mesh.axis_types:
+        return ()
     outer = jax.sharding.get_abstract_mesh()
-    mapped = {
-        name
-        for name, kind in zip(outer.axis_names, outer.axis_types, strict=True)
-        if kind == AxisType.Manual
-    }
-    return tuple(
-        name
-        for axes in padded(sharding.spec)
-        for name in axis_names(axes)
-        if name not in mapped and sharding.mesh.shape[name] > 1
-    )
+    kinds = dict(zip(outer.axis_names, outer.axis_types, strict=True))
+    return tuple(name for name in mesh.axis_names if kinds.get(name) != AxisType.Manual)
 
 
 def _local_slots(slots: jax.Array, num_local: int, names: tuple[str, ...]) -> jax.Array:
@@ -95,30 +94,3 @@ def _local_slots(slots: jax.Array, num_local: int, names: tuple[str, ...]) -> ja
     is_global = (slots >= 0) & (slots < num_shards * num_local)
     is_local = is_global & (local >= 0) & (local < num_local)
     return jnp.where(is_local, local, jnp.where(is_global, -1, slots))
-
-
-def _reshard(rows: jax.Array, sharding: NamedSharding, spec: PartitionSpec) -> jax.Array:
-    """Where types say how arrays are cut, `jax.shard_map` wants its own; elsewhere XLA sees to it."""
-    if AxisType.Explicit not in sharding.mesh.axis_types:
-        return rows
-    resharded: jax.Array = jax.sharding.reshard(rows, NamedSharding(sharding.mesh, spec))
-    return resharded
-
-
-def _write(
-    key_pages: jax.Array,
-    value_pages: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    slots: jax.Array,
-    *,
-    mode: Mode,
-) -> tuple[jax.Array, jax.Array]:
-    num_pages, page_size = key_pages.shape[1:3]
-    valid = (slots >= 0) & (slots < num_pages * page_size)
-    page = jnp.where(valid, slots // page_size, num_pages)
-    index = (slice(None), page, slots % page_size)
-    return (
-        key_pages.at[index].set(key.transpose(1, 0, 2), mode="drop"),
-        value_pages.at[index].set(value.transpose(1, 0, 2), mode="drop"),
-    )

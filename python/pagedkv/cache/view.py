@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from pagedkv.cache.axes import PartitionAxis, pages_sharding
+from pagedkv.cache.axes import PartitionAxis, padded, pages_sharding
 from pagedkv.cache.metadata import PagedAttentionCacheMetaData
 from pagedkv.cache.sharded import write_rows
 from pagedkv.cache.slots import generate_slots, prefill_slots
@@ -100,7 +100,9 @@ class PagedAttentionCacheView:
             head_axis = PartitionAxis.of(metadata.partition_axis).head_axis
             kv_pages_sharding = PartitionSpec(head_axis, None, None, None)
         sharding = pages_sharding(operation, mesh, kv_pages_sharding, shape)
-        pools = [jnp.zeros(shape, metadata.dtype, device=sharding) for _ in range(2)]
+        # An entry for each axis, which is how programs return them: the next step finds its own.
+        device = sharding.update(spec=PartitionSpec(*padded(sharding.spec)))
+        pools = [jnp.zeros(shape, metadata.dtype, device=device) for _ in range(2)]
         key_pages, value_pages = pools if quantizer is None else map(quantizer, pools)
         return cls(metadata, layer_index, key_pages, value_pages, sharding)
 

@@ -1,5 +1,7 @@
 """A cache cut over eight devices writes what one device writes, each device its own part."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,8 +73,24 @@ def test_writes_what_one_device_writes(kind, spec):
         *pages, written = write(view, key, value, step)
         for array, wanted in zip(pages, expected, strict=True):
             np.testing.assert_array_equal(np.asarray(array), wanted)
-        assert written.key_pages.sharding == view.key_pages.sharding
+        assert written.key_pages.sharding.is_equivalent_to(view.kv_pages_sharding, 4)
         assert written.kv_pages_sharding == view.kv_pages_sharding
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_later_steps_find_the_program_of_the_first(kind, spec):
+    sizes = make_metadata(num_kv_heads=8, num_pages_per_layer=16)
+    view = PagedAttentionCacheView.init(make_mesh(kind), sizes, 0, kv_pages_sharding=spec)
+    step = PagedAttentionMetadata.for_generate(np.int32([3]), np.int32([[2]]))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def write(view, rows):
+        return view.write_generate_to_cache(rows, rows, step)
+
+    for _ in range(3):
+        view = write(view, np.ones([1, 8, 8], np.float32))
+    assert write._cache_size() == 1
 
 
 @pytest.mark.parametrize("spec", SPECS[:4], ids=str)
