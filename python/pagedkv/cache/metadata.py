@@ -75,8 +75,9 @@ class PagedAttentionCacheMetaData:
                 f"{_MAX_INT32}, which int32 slots can reach, got "
                 f"{self.num_pages_per_layer * self.page_size}"
             )
-        _check_number(operation, "hbm_utilization", self.hbm_utilization, 1.0)
-        _check_number(operation, "hbm_bytes", self.hbm_bytes, math.inf)
+        for name, maximum in (("hbm_utilization", 1.0), ("hbm_bytes", math.inf)):
+            number = _as_number(operation, name, getattr(self, name), maximum)
+            object.__setattr__(self, name, number)
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
         PartitionAxis.of(self.partition_axis)  # raises if it is none
 
@@ -104,7 +105,9 @@ class PagedAttentionCacheMetaData:
 
         As in EasyDeL 0.1.3, ``hbm_bytes`` is the memory of *all* devices of ``mesh``. Where pages
         are cut over fewer axes than the mesh has, each of them lies in several devices: give
-        ``hbm_bytes``, or a mesh of the axes of the cache.
+        ``hbm_bytes``, or a mesh of the axes of the cache. What is in use differs between the
+        processes of one program, which all need the same sizes: give them ``hbm_bytes`` too, or
+        the metadata of one of them.
 
         Args:
           mesh: A `jax.sharding.Mesh`. Not read if ``hbm_bytes`` is given.
@@ -253,8 +256,10 @@ def _as_size(operation: str, name: str, size: Any) -> int:
     return int(size)
 
 
-def _check_number(operation: str, name: str, number: Any, maximum: float) -> None:
+def _as_number(operation: str, name: str, number: Any, maximum: float) -> float:
     if not isinstance(number, int | float | np.number) or isinstance(number, bool):
         raise TypeError(f"[{operation}] {name} must be a number, got {type(number).__name__}")
-    if not 0 <= number <= maximum:
+    if not (0 <= number <= maximum and math.isfinite(number)):
         raise ValueError(f"[{operation}] {name} must be in [0, {maximum}], got {number}")
+    plain: float = number.item() if isinstance(number, np.number) else number
+    return plain

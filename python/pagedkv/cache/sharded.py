@@ -56,17 +56,17 @@ def write_rows(
             slots = _local_slots(slots, num_slots, pages)
         return write(key_pages, value_pages, key, value, slots)[:2]
 
-    outer = jax.sharding.get_abstract_mesh()
     in_specs = (pages_spec, pages_spec, rows_spec, rows_spec, PartitionSpec())
     operands = (key_pages, value_pages, key, value, slots)
-    if (
-        AxisType.Explicit in sharding.mesh.axis_types
-    ):  # shard_map wants its own; else XLA sees to it
-        shardings = [NamedSharding(sharding.mesh, spec) for spec in in_specs]
+    outer = jax.sharding.get_abstract_mesh()
+    mesh = outer if AxisType.Manual in outer.axis_types else sharding.mesh
+    # Where types say how arrays are cut, shard_map takes no others. Elsewhere XLA sees to it.
+    if AxisType.Explicit in sharding.mesh.axis_types:
+        shardings = [NamedSharding(mesh, spec) for spec in in_specs]
         operands = tuple(map(jax.sharding.reshard, operands, shardings))
     mapped = jax.shard_map(
         write_shard,
-        mesh=None if AxisType.Manual in outer.axis_types else sharding.mesh,
+        mesh=mesh,
         in_specs=in_specs,
         out_specs=(pages_spec, pages_spec),
         axis_names=set(names),

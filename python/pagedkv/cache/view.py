@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
@@ -223,7 +224,12 @@ class PagedAttentionCacheView:
         num_prompt = 0
         slots = []
         if step.has_prefill:
-            num_prompt = step.prefill_pos.shape[0] if step.has_generate else num_tokens
+            num_prompt = np.shape(step.prefill_pos)[0] if step.has_generate else num_tokens
+            if num_prompt > num_tokens:
+                raise ValueError(
+                    f"[{operation}] key must have the {num_prompt} tokens of the prompt and those "
+                    f"of the rows, got {num_tokens}"
+                )
             length, table = step.prefill_length, step.prefill_page_table
             slots += [prefill_slots(operation, length, table, num_prompt, num_pages, page_size)]
         if step.has_generate:

@@ -187,6 +187,8 @@ def test_equality_is_of_all_fields(metadata):
         ({"num_pages_per_sequence": 1.0}, TypeError, "num_pages_per_sequence must be int, got"),
         ({"hbm_utilization": 1.5}, ValueError, "hbm_utilization must be in"),
         ({"hbm_bytes": -1}, ValueError, "hbm_bytes must be in"),
+        ({"hbm_bytes": float("inf")}, ValueError, "hbm_bytes must be in"),
+        ({"hbm_bytes": float("nan")}, ValueError, "hbm_bytes must be in"),
         ({"hbm_bytes": "1"}, TypeError, "hbm_bytes must be a number, got str"),
         ({"dtype": "no such type"}, TypeError, "no such type"),
     ],
@@ -197,8 +199,8 @@ def test_refuses_fields_out_of_range(metadata, changes, error, text):
 
 
 def test_makes_plain_ints_of_numpy_ones():
-    metadata = make_metadata(page_size=np.int64(4))
-    assert type(metadata.page_size) is int
+    metadata = make_metadata(page_size=np.int64(4), hbm_bytes=np.int64(7))
+    assert type(metadata.page_size) is type(metadata.hbm_bytes) is int
     assert PagedAttentionCacheMetaData.from_json(metadata.to_json()) == metadata
 
 

@@ -134,9 +134,10 @@ def test_inside_a_shard_map_of_the_caller_arrays_are_local(kind):
     assert written.key_pages.sharding == view.key_pages.sharding
 
 
-def test_inside_a_shard_map_over_another_axis_the_rest_is_cut():
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_inside_a_shard_map_over_another_axis_the_rest_is_cut(kind):
     """The caller maps requests over dp, each with a pool of its own; heads stay with the view."""
-    view = make_view(AxisType.Auto, PartitionSpec("tp"))
+    view = make_view(kind, PartitionSpec("tp"))
     key, value = random_rows(np.random.default_rng(2), 2, 8, 8)
     step = PagedAttentionMetadata.for_generate(np.int32([1, 2]), np.int32([[3], [5]]))
     pools = PartitionSpec(None, "dp")  # rank-local ids

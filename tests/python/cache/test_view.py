@@ -376,6 +376,13 @@ def test_concatenate_takes_scalars_as_absent_whatever_they_are(view):
             "[PagedAttentionCacheView.concatenate_to_cache] cache_metadata has neither a prompt nor",
         ),
         (
+            lambda v, r: v.concatenate_to_cache(
+                r, r, prefill_step(4, [1, 2], 8).replace(generate_pos=np.int32([0]))
+            ),
+            ValueError,
+            "key must have the 8 tokens of the prompt and those of the rows, got 4",
+        ),
+        (
             lambda v, r: v.replace(key_pages=None).concatenate_to_cache(
                 r, r, prefill_step(4, [1], 4)
             ),
