@@ -121,6 +121,53 @@ def check_rows(
         raise ValueError(f"[{operation}] {name} must have shape {shape}, got {_text(rows.shape)}")
 
 
+def check_page_rows(
+    operation: str,
+    rows: HasShape,
+    pages_name: str,
+    pages: HasShape,
+    ids: HasShape,
+    *,
+    axis: int,
+    layered: bool,
+) -> None:
+    """Refuses rows that are not one page for each id."""
+    if rows.dtype != pages.dtype:
+        raise TypeError(
+            f"[{operation}] rows must be {pages.dtype} as {pages_name}, got {rows.dtype}"
+        )
+    wanted = (*ids.shape, *pages.shape[layered:axis], *pages.shape[axis + 1 :])
+    if rows.shape != wanted:
+        raise ValueError(
+            f"[{operation}] rows must have shape {_text(wanted)}, got {_text(rows.shape)}"
+        )
+
+
+def check_pools(operation: str, pools: list[Any], page_axis: int) -> None:
+    """Refuses arrays that have no pages, or not as many as the first."""
+    if not pools:
+        raise ValueError(f"[{operation}] pools must hold an array, got none")
+    for i, value in enumerate(pools):
+        pool = as_array(operation, f"pools[{i}]", value)
+        check_plain_dtype(operation, f"pools[{i}]", pool)
+        if len(pool.shape) <= page_axis:
+            raise ValueError(
+                f"[{operation}] pools[{i}] must count pages on axis {page_axis}, "
+                f"got {_text(pool.shape)}"
+            )
+        if pool.shape[page_axis] != pools[0].shape[page_axis]:
+            raise ValueError(
+                f"[{operation}] pools[{i}] must have the {pools[0].shape[page_axis]} pages of the "
+                f"first on axis {page_axis}, got {_text(pool.shape)}"
+            )
+        run_bits = math.prod(pool.shape[page_axis + 1 :]) * bits(pool.dtype)
+        if run_bits % 8 != 0:
+            raise ValueError(
+                f"[{operation}] a page of pools[{i}] must be whole bytes, "
+                f"got {run_bits} bits of {pool.dtype}"
+            )
+
+
 def check_same_pages(operation: str, key_pages: HasShape, value_pages: HasShape) -> None:
     """Refuses pools that one slot does not address alike. Only head_dim may differ."""
     if key_pages.shape[:-1] != value_pages.shape[:-1]:
