@@ -7,15 +7,29 @@
 namespace pagedkv {
 namespace {
 
-// What decides whether a request is quiet.
-Demand counts_of(const StepDemand& step, std::size_t i) {
-  return {.num_new_tokens = step.num_new_tokens[i],
-          .num_cached_tokens = step.num_cached_tokens.empty() ? 0 : step.num_cached_tokens[i],
-          .num_lookahead_tokens = step.num_lookahead_tokens};
-}
+// What decides whether requests are quiet. By value: what a loop changes is none of it.
+class Counts {
+ public:
+  explicit Counts(const StepDemand& step)
+      : num_new_tokens_(step.num_new_tokens.data()),
+        num_cached_tokens_(step.num_cached_tokens.empty() ? nullptr
+                                                          : step.num_cached_tokens.data()),
+        num_lookahead_tokens_(step.num_lookahead_tokens) {}
+
+  Demand operator[](std::size_t i) const {
+    return {.num_new_tokens = num_new_tokens_[i],
+            .num_cached_tokens = num_cached_tokens_ == nullptr ? 0 : num_cached_tokens_[i],
+            .num_lookahead_tokens = num_lookahead_tokens_};
+  }
+
+ private:
+  const std::int32_t* num_new_tokens_;
+  const std::int32_t* num_cached_tokens_;
+  std::int32_t num_lookahead_tokens_;
+};
 
 Demand demand_of(const Request& request, const StepDemand& step, std::size_t i) {
-  Demand demand = counts_of(step, i);
+  Demand demand = Counts(step)[i];
   if (!step.shards.empty()) demand.shard = step.shards[i];
   if (!request.is_allocated()) {
     demand.watermark_pages = step.watermark_pages;
@@ -123,10 +137,11 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
     throw_value_error(kOperation, "watermark_pages must be >= 0, got ", step.watermark_pages);
   }
   // What is quiet stays so, whatever the requests before it get.
+  const Counts counts(step);
   std::vector<std::size_t> busy;
   const bool may_be_quiet = step.shards.empty() && !manager.is_observed();
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    if (may_be_quiet && manager.is_quiet(*requests[i], counts_of(step, i))) continue;
+    if (may_be_quiet && manager.is_quiet(*requests[i], counts[i])) continue;
     manager.check_demand(*requests[i], demand_of(*requests[i], step, i));
     busy.push_back(i);
   }
@@ -135,8 +150,8 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
   std::size_t done = 0;
   const auto make_quiet_room = [&](std::size_t end) {
     notes.next(end - done);
-    for (; done < end; ++done) {
-      manager.make_quiet_room(*requests[done], counts_of(step, done));
+    for (std::size_t i = std::exchange(done, end); i < end; ++i) {
+      manager.make_quiet_room(*requests[i], counts[i]);
     }
   };
   for (const std::size_t i : busy) {
@@ -176,7 +191,10 @@ std::vector<std::int32_t> commit_step(CacheManager& manager, std::span<Request* 
     manager.check_commit(request, end_of(i));
     if (manager.fills_page(request, end_of(i))) filling.push_back(requests[i]);
   }
-  if (filling.size() > 1) hash_all(manager, filling);
+  if (filling.size() > 1) {
+    hash_all(manager, filling);
+    for (const Request* request : filling) manager.prefetch_next_full(*request);
+  }
   std::vector<std::int32_t> changed_rows;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     if (manager.commit_checked(*requests[i], static_cast<std::int32_t>(end_of(i)))) {

@@ -291,6 +291,15 @@ void CacheManager::cache(Request& request, std::int32_t num_tokens, std::int64_t
   cache_full_pages(request, num_tokens, step_end, false);
 }
 
+void CacheManager::prefetch_next_full(const Request& request) const {
+  if (!request.is_hashed_with(hash_page_size(), hasher())) return;
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    const GroupHashes hashes = coordinator_.hashes_of(group, request.chain_->digests());
+    const std::int32_t page = row_of(request, group).num_cached();
+    if (page < hashes.size()) pool_.prefetch(hashes[page], group);
+  }
+}
+
 // Most steps end inside a page, and need no digests.
 bool CacheManager::cache_full_pages(Request& request, std::int32_t num_tokens,
                                     std::int64_t step_end, bool deduplicate) {

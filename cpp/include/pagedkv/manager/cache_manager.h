@@ -212,6 +212,10 @@ class CacheManager {
     return num_computed_tokens >= request.bounds_.next_full_tokens;
   }
 
+  /// Fetches from memory, without waiting for it, what `commit` of the next full page of a request
+  /// needs, if its digest is known. Requires that the request holds pages.
+  void prefetch_next_full(const Request& request) const;
+
   /// `commit` of what `check_commit` has not refused.
   bool commit_checked(Request& request, std::int32_t num_computed_tokens) {
     if (observer_ != nullptr || fills_page(request, num_computed_tokens)) {
