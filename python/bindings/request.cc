@@ -31,10 +31,11 @@ void init_request(Request* self, std::string request_id, nb::handle tokens, Lora
                   std::optional<PromptEmbeds> prompt_embeds, std::int32_t num_encoder_tokens,
                   const Retention* retention) {
   auto lora_key = lora ? std::optional<LoraKey>({lora->first, lora->second}) : std::nullopt;
-  new (self) Request(std::move(request_id), int32_values(tokens, "Request", "tokens", kRoomForAnswer),
-                     ExtraKeys(std::move(lora_key), std::move(mm_items), std::move(cache_salt),
-                               std::move(prompt_embeds)),
-                     num_encoder_tokens);
+  new (self)
+      Request(std::move(request_id), int32_values(tokens, "Request", "tokens", kRoomForAnswer),
+              ExtraKeys(std::move(lora_key), std::move(mm_items), std::move(cache_salt),
+                        std::move(prompt_embeds)),
+              num_encoder_tokens);
   if (retention != nullptr) self->retain(std::make_shared<const Retention>(*retention));
 }
 

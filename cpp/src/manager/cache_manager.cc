@@ -247,8 +247,8 @@ bool CacheManager::commit_full_pages(Request& request, std::int32_t num_computed
     return observed(observer_, CommitCall{&request, num_computed_tokens},
                     [&] { return commit_checked(request, num_computed_tokens); });
   }
-  const bool has_changed = cache_full_pages(request, num_computed_tokens, num_computed_tokens,
-                                            options_.deduplicate);
+  const bool has_changed =
+      cache_full_pages(request, num_computed_tokens, num_computed_tokens, options_.deduplicate);
   request.num_computed_tokens_ = num_computed_tokens;
   return has_changed;
 }
@@ -307,10 +307,10 @@ bool CacheManager::cache_full_pages(Request& request, std::int32_t num_tokens,
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   std::int32_t num_replaced = 0;
   for (GroupId group = 0; group < num_groups(); ++group) {
-    num_replaced += row_of(request, group)
-                        .cache(pool_, coordinator_.policy(group),
-                               coordinator_.hashes_of(group, hashes), num_tokens, step_end,
-                               deduplicate);
+    num_replaced +=
+        row_of(request, group)
+            .cache(pool_, coordinator_.policy(group), coordinator_.hashes_of(group, hashes),
+                   num_tokens, step_end, deduplicate);
   }
   num_replaced > 0 ? note_change(request) : note_next_full(request);
   request.num_shown_tokens_ =

@@ -192,10 +192,9 @@ class CacheManager {
 
   /// `allocate` where it is quiet, in a manager that is not observed.
   void make_quiet_room(Request& request, const Demand& demand) {
-    request.bounds_.num_allocated_tokens =
-        std::max(request.bounds_.num_allocated_tokens, request.num_computed_tokens() +
-                                                           demand.num_new_tokens +
-                                                           demand.num_lookahead_tokens);
+    request.bounds_.num_allocated_tokens = std::max(
+        request.bounds_.num_allocated_tokens,
+        request.num_computed_tokens() + demand.num_new_tokens + demand.num_lookahead_tokens);
   }
 
   /// Throws what `commit` throws.
@@ -414,7 +413,8 @@ class CacheManager {
   Pins pins_;
   std::int32_t max_model_len_;
   std::vector<RequestState> states_;
-  std::vector<PageRow> rows_;  // those of a request side by side, one a group, in the order of states_
+  std::vector<PageRow>
+      rows_;  // those of a request side by side, one a group, in the order of states_
   std::vector<std::int32_t> free_states_;
   mutable ManagerObserver* observer_ = nullptr;
   std::int32_t peak_requests_ = 0;

@@ -35,8 +35,8 @@ class CommonShard {
   bool is_mixed_ = false;
 };
 
-/// Who has a place in a manager. Its rows of pages are in an array of their own, and what most steps
-/// ask is in the request itself: see `StepBounds`.
+/// Who has a place in a manager. Its rows of pages are in an array of their own, and what most
+/// steps ask is in the request itself: see `StepBounds`.
 struct RequestState {
   Request* request = nullptr;  ///< Null: the place is free.
   CommonShard shard;           ///< Of the pages in the rows, and some that were there with them.

@@ -18,8 +18,8 @@ namespace pagedkv {
 ///
 /// A table of page ids; the keys themselves are in the page records. Pages with one and the same
 /// key form a ring in the records, and the table has the oldest of them. It is made for all pages,
-/// so nothing allocates after construction. Expected O(1) an operation, `clear()` and checks aside. The
-/// records must outlive the index. Not thread-safe.
+/// so nothing allocates after construction. Expected O(1) an operation, `clear()` and checks aside.
+/// The records must outlive the index. Not thread-safe.
 ///
 /// Invariant: a page is in exactly one ring iff `is_cached()`, and the table has each ring's oldest
 /// page.

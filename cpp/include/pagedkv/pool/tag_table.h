@@ -71,8 +71,8 @@ class TagTable {
     }
   }
 
-  /// Throws `std::logic_error` if a page is not found under `key_of(page)`, or a count is wrong. For
-  /// tests.
+  /// Throws `std::logic_error` if a page is not found under `key_of(page)`, or a count is wrong.
+  /// For tests.
   template <typename KeyOf>
   void check_invariants(KeyOf key_of) const {
     TagTable expected(0);
