@@ -7,6 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes
 from pagedkv.ops._checks import Mode
 
 
@@ -76,9 +77,26 @@ def _gather(*operands: jax.Array, layered: bool, mode: str) -> tuple[jax.Array, 
         "pagedkv.gather_pages.v1",
         _reference.gather_pages,
         *operands,
+        axes=_axes(layered, operands[1].ndim),
         # Not broadcast_all: it would copy a pool that is not mapped once for each batch element.
         vmap_method="expand_dims",
         aliases={},
         attributes={"layered": layered},
         mode=mode,
+    )
+
+
+def _axes(layered: bool, ids_rank: int) -> OpAxes:
+    page = ("page_size", "kv_heads", "head_dim")
+    ids = tuple(f"ids{i}" for i in range(ids_rank))
+    return OpAxes(
+        "gather_pages",
+        operands={
+            "pages": (*["layers"] * layered, "pages", *page),
+            "page_ids": ids,
+            "layer": (),
+        },
+        results=((*ids, *page), ()),
+        ids={"page_ids": ("pages",)},
+        summed=frozenset([0]),
     )

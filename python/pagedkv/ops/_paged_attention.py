@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes
 from pagedkv.ops._checks import Mode
 
 _DTYPES = ("float32", "bfloat16")
@@ -150,10 +151,30 @@ def _attend(*operands: jax.Array, layered: bool, scale: float, mode: str) -> tup
         "pagedkv.paged_attention.v1",
         _reference.paged_attention,
         *operands,
+        axes=_axes(layered),
         # A batch is ragged as it is, so vmap has little to give: one element after the other.
         vmap_method="sequential",
         aliases={},
         attributes={"layered": layered, "scale": np.float32(scale)},
         mode=mode,
         instruction_set="best",
+    )
+
+
+def _axes(layered: bool) -> OpAxes:
+    pool = (*["layers"] * layered, "pages", "page_size", "kv_heads", "head_dim")
+    rows = ("tokens", "kv_heads", "head_dim")  # some query heads for each kv head
+    return OpAxes(
+        "paged_attention",
+        operands={
+            "query": rows,
+            "key_pages": pool,
+            "value_pages": pool,
+            "page_table": ("requests", "width"),
+            "query_starts": ("starts",),
+            "context_lens": ("requests",),
+            "layer": (),
+            "sliding_window": (),
+        },
+        results=(rows, ()),
     )

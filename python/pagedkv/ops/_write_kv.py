@@ -7,6 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes
 from pagedkv.ops._checks import Mode
 
 
@@ -113,9 +114,27 @@ def _write(*operands: jax.Array, layered: bool, mode: str) -> tuple[jax.Array, .
         "pagedkv.write_kv.v1",
         _reference.write_kv,
         *operands,
+        axes=_axes(layered),
         # The pools are aliased with the results, so they need the full batch; rows are small.
         vmap_method="broadcast_all",
         aliases={0: 0, 1: 1},
         attributes={"layered": layered},
         mode=mode,
+    )
+
+
+def _axes(layered: bool) -> OpAxes:
+    pool = (*["layers"] * layered, "pages", "page_size", "kv_heads", "head_dim")
+    return OpAxes(
+        "write_kv",
+        operands={
+            "key_pages": pool,
+            "value_pages": pool,
+            "key": ("tokens", "kv_heads", "head_dim"),
+            "value": ("tokens", "kv_heads", "head_dim"),
+            "slot_mapping": ("tokens",),
+            "layer": (),
+        },
+        results=(pool, pool, ()),
+        ids={"slot_mapping": ("pages", "page_size")},
     )
