@@ -32,8 +32,8 @@ def local_ids(
       device stay as they are, so an op counts them as out of range on every device alike.
 
     Raises:
-      TypeError: If the ids are no int32 array.
-      ValueError: If all devices together have more ids than int32 can number.
+      TypeError: If the ids are no int32 array, or ``num_local`` is no int.
+      ValueError: If ``num_local`` is negative, or all devices together have more ids than int32 can number.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -48,6 +48,10 @@ def local_ids(
     """
     operation = "local_ids"
     _checks.check_int32(operation, "ids", _checks.as_array(operation, "ids", ids))
+    if not isinstance(num_local, int) or isinstance(num_local, bool):
+        raise TypeError(f"[{operation}] num_local must be int, got {type(num_local).__name__}")
+    if num_local < 0:
+        raise ValueError(f"[{operation}] num_local must be at least 0, got {num_local}")
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     num_global = num_local * math.prod(jax.lax.axis_size(name) for name in names)
     if num_global > _MAX_INT32:
@@ -89,8 +93,11 @@ def on_own_pages(
 
 def _sum(rows: jax.Array, mesh_axes: MeshAxes) -> jax.Array:
     """The rows of whichever device has others than zeros, to the last bit: -0.0 stays -0.0."""
-    bits = _checks.bits(rows.dtype)
+    if not jnp.issubdtype(rows.dtype, jnp.integer) and not jnp.issubdtype(rows.dtype, jnp.floating):
+        return jax.lax.psum(
+            rows.astype(jnp.promote_types(rows.dtype, jnp.uint8)), mesh_axes
+        ).astype(rows.dtype)
+    bits = min(_checks.bits(rows.dtype), 32)  # a wider element becomes several words
     words = jax.lax.bitcast_convert_type(rows, jnp.dtype(f"uint{bits}"))
-    wide = words.astype(jnp.uint32) if bits < 32 else words  # what every backend can sum
-    total = jax.lax.psum(wide, mesh_axes).astype(words.dtype)
+    total = jax.lax.psum(words.astype(jnp.uint32), mesh_axes).astype(words.dtype)
     return jax.lax.bitcast_convert_type(total, rows.dtype)

@@ -55,18 +55,18 @@ def _partitioned(op_for: OpFor, axes: OpAxes) -> Op:
         return results, (True,) * len(results)
 
     def op(*operands: jax.Array) -> tuple[jax.Array, ...]:
-        if _is_one_device():
+        kinds = set(jax.sharding.get_abstract_mesh().axis_types)
+        if kinds == {AxisType.Manual}:  # in jax.shard_map, where arrays are one device's already
             return op_for({})(*operands)
+        if AxisType.Manual in kinds:  # XLA would gather the pools over the other mesh axes
+            raise ValueError(
+                f"[{axes.name}] inside jax.shard_map all mesh axes must be manual, got "
+                f"{jax.sharding.get_abstract_mesh()}; leave axis_names out"
+            )
         results: tuple[jax.Array, ...] = on_mesh(*operands)
         return results
 
     return op
-
-
-def _is_one_device() -> bool:
-    """Whether all mesh axes are Manual, as in `jax.shard_map`: arrays are one device's then."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and all(kind == AxisType.Manual for kind in mesh.axis_types)
 
 
 # Explicit mesh axes: the types of the operands say how they are sharded.
@@ -90,6 +90,7 @@ def _explicit(
         op_for(placement),
         mesh=mesh,
         in_specs=in_specs,
+        axis_names=_axes_to_map(mesh),
         out_specs=tuple(partition_spec(names, placement) for names in axes.results),
         # The count of bad ids is the same on all devices, but its type cannot say so.
         check_vma=False,
@@ -101,6 +102,14 @@ def _explicit(
     )
     results: tuple[jax.Array, ...] = function(*placed)
     return results
+
+
+def _axes_to_map(mesh: Any) -> set[str]:
+    """The Explicit mesh axes. As an empty set, which is all, where there are no others."""
+    if set(mesh.axis_types) == {AxisType.Explicit}:
+        return set()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name for name, kind in kinds if kind == AxisType.Explicit}
 
 
 # Auto mesh axes: XLA's partitioner says, when it compiles, how the operands are sharded. In a program
