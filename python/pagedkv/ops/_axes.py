@@ -73,10 +73,10 @@ class OpAxes:
         used = {mesh_axis for mesh_axes in placement.values() for mesh_axis in mesh_axes}
         for names, spec in zip(self.operands.values(), specs, strict=True):
             for name, mesh_axes in zip(names, spec, strict=True):
-                if name.startswith(_BATCH) and name not in placement and mesh_axes:
-                    if used.isdisjoint(mesh_axes):
-                        placement[name] = mesh_axes
-                        used.update(mesh_axes)
+                is_open = name.startswith(_BATCH) and name not in placement
+                if is_open and mesh_axes and used.isdisjoint(mesh_axes):
+                    placement[name] = mesh_axes
+                    used.update(mesh_axes)
         self._check_sizes(shapes, placement, sizes)
         return placement
 

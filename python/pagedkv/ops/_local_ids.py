@@ -1,7 +1,7 @@
 """Ids of a pool whose pages are sharded: what each device makes of them."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,7 @@ from pagedkv.ops._axes import MeshAxes, OpAxes
 _MAX_INT32 = 2**31 - 1
 
 
-def local_ids(
-    ids: ArrayLike, num_local: int, axis_name: Hashable | Sequence[Hashable]
-) -> jax.Array:
+def local_ids(ids: ArrayLike, num_local: int, axis_name: str | Sequence[str]) -> jax.Array:
     """Turns ids of a whole pool into ids of the part that this device has.
 
     For use in `jax.shard_map`, where the pages of a pool are sharded and the ids replicated. Device
@@ -93,10 +91,10 @@ def on_own_pages(
 
 def _sum(rows: jax.Array, mesh_axes: MeshAxes) -> jax.Array:
     """The rows of whichever device has others than zeros, to the last bit: -0.0 stays -0.0."""
-    if not jnp.issubdtype(rows.dtype, jnp.integer) and not jnp.issubdtype(rows.dtype, jnp.floating):
-        return jax.lax.psum(
-            rows.astype(jnp.promote_types(rows.dtype, jnp.uint8)), mesh_axes
-        ).astype(rows.dtype)
+    is_integer = jnp.issubdtype(rows.dtype, jnp.integer)
+    if not is_integer and not jnp.issubdtype(rows.dtype, jnp.floating):  # bool and complex
+        wide = rows.astype(jnp.promote_types(rows.dtype, jnp.uint8))
+        return jnp.asarray(jax.lax.psum(wide, mesh_axes), rows.dtype)
     bits = min(_checks.bits(rows.dtype), 32)  # a wider element becomes several words
     words = jax.lax.bitcast_convert_type(rows, jnp.dtype(f"uint{bits}"))
     total = jax.lax.psum(words.astype(jnp.uint32), mesh_axes).astype(words.dtype)

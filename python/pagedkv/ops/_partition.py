@@ -161,7 +161,7 @@ def _sharding_rule(axes: OpAxes, shapes: Sequence[tuple[int, ...]]) -> SdyShardi
             if leads and may_be_sharded(name):
                 tied[name] = min(size, tied.get(name, size))
 
-    factor_sizes: dict[str, int] = {}
+    factor_sizes: dict[str, Any] = {}
     mappings = []
     for i, (names, shape) in enumerate(zip(arrays, shapes, strict=True)):
         mapping: list[Any] = []

@@ -42,9 +42,9 @@ def pools(dtype="float32", *, shape=(LAYERS, PAGES, PAGE_SIZE, HEADS, DIM), seed
     return [oracle.random_array(rng, shape, dtype) for _ in range(2)]
 
 
-def rows(num_rows=len(SLOTS), dtype="float32"):
+def rows(dtype="float32"):
     rng = np.random.default_rng(9)
-    return [oracle.random_array(rng, (num_rows, HEADS, DIM), dtype) for _ in range(2)]
+    return [oracle.random_array(rng, (len(SLOTS), HEADS, DIM), dtype) for _ in range(2)]
 
 
 def collectives(function, *args):
@@ -83,7 +83,7 @@ def expected_layers(keys, values, key, value, slots):
 @KINDS
 def test_write_kv_in_a_scan_is_in_place(kind, pool_spec, row_spec):
     step = jax.jit(write_layers, donate_argnums=(0, 1))
-    arrays = [*pools("bfloat16"), *rows(dtype="bfloat16"), SLOTS]
+    arrays = [*pools("bfloat16"), *rows("bfloat16"), SLOTS]
     specs = (pool_spec, pool_spec, row_spec, row_spec, P())
     placed = [put(array, spec, kind) for array, spec in zip(arrays, specs, strict=True)]
     assert_in_place(step, *placed, pools=placed[:2])
@@ -117,7 +117,7 @@ def jitted_write(kind, spec):
 
     def run(arrays, slots, layer):
         placed = [put(array, spec, kind) for array in arrays]
-        return write(*placed, *(row[:4, :, :8] for row in rows(4)), slots, layer)
+        return write(*placed, *(row[:4, :, :8] for row in rows()), slots, layer)
 
     write = jax.jit(lambda *arrays: tuple(write_kv(*arrays[:-1], layer=arrays[-1])))
     return small, run
@@ -134,7 +134,7 @@ def test_write_kv_equals_the_loop(kind, spec, slots, layer):
     shape, run = jitted_write(kind, spec)
     arrays, slots = pools(shape=shape), np.int32(slots)
     actual = run(arrays, slots, np.int32(layer))
-    new = [row[:4, :, :8] for row in rows(4)]
+    new = [row[:4, :, :8] for row in rows()]
     expected = oracle.write_kv(*arrays, *new, slots, layer=layer)
     for pool, wanted in zip(actual[:2], expected[:2], strict=True):
         oracle.assert_same(pool, wanted)
@@ -266,12 +266,16 @@ def test_paged_attention_refuses_sharded_pages(kind):
 BATCH = 4
 
 
+def batched_pools():
+    return [np.stack([pools(seed=b)[i] for b in range(BATCH)]) for i in range(2)]
+
+
 @pytest.mark.parametrize("in_axes", [(0, 0, 0, 0, 0), (0, 0, None, None, 0)], ids=str)
 @pytest.mark.parametrize(
     "pool_spec", [P(None, None, "dp", None, "tp"), P("dp", None, None, None, "tp")], ids=str
 )
 def test_vmap_of_write_kv_is_in_place(pool_spec, in_axes):
-    arrays = [np.stack(column) for column in zip(*(pools(seed=b) for b in range(BATCH)))]
+    arrays = batched_pools()
     arrays += rows() if in_axes[2] is None else [np.stack([row] * BATCH) for row in rows()]
     arrays.append(np.stack([np.roll(SLOTS, b) for b in range(BATCH)]))
     step = jax.jit(
@@ -291,7 +295,7 @@ def test_vmap_of_write_kv_is_in_place(pool_spec, in_axes):
 
 
 def test_vmap_on_an_explicit_mesh_is_in_place():
-    arrays = [np.stack(column) for column in zip(*(pools(seed=b) for b in range(BATCH)))]
+    arrays = batched_pools()
     spec = P(None, None, "dp", None, "tp")
     step = jax.jit(
         jax.vmap(lambda *a: tuple(write_kv(*a, *rows(), SLOTS, layer=1))), donate_argnums=(0, 1)
