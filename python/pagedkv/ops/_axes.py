@@ -116,7 +116,7 @@ class OpAxes:
                 parts = 1
                 for mesh_axis in placement.get(name, ()):
                     parts *= sizes[mesh_axis]
-                if size % parts != 0:
+                if parts > 1 and size % parts != 0:
                     raise ValueError(
                         f"[{self.name}] {name} of {operand} must be a multiple of {parts} to be "
                         f"sharded over {_text(placement[name])}, got {size}"

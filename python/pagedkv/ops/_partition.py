@@ -140,11 +140,12 @@ def _auto(op_for: OpFor, axes: OpAxes, operands: Sequence[jax.Array]) -> tuple[j
 
     op = op_for({})
     results = jax.eval_shape(op, *operands)
+    shapes = [array.shape for array in (*operands, *results)]
     function = custom_partitioning(op)
     function.def_partition(
         partition,
         infer_sharding_from_operands=infer_sharding_from_operands,
-        sharding_rule=_sharding_rule(axes, [array.shape for array in (*operands, *results)]),
+        sharding_rule=lambda *_: _sharding_rule(axes, shapes),
     )
     return tuple(function(*operands))
 
