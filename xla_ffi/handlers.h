@@ -6,5 +6,11 @@
 extern "C" {
 XLA_FFI_Error* PagedkvWriteKv(XLA_FFI_CallFrame* call_frame);
 XLA_FFI_Error* PagedkvGatherPages(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvGatherInto(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvGatherThrough(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvScatterPages(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvCopyPages(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvPagesToRows(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_Error* PagedkvRowsToPages(XLA_FFI_CallFrame* call_frame);
 XLA_FFI_Error* PagedkvPagedAttention(XLA_FFI_CallFrame* call_frame);
 }

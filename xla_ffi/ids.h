@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -66,6 +67,12 @@ inline ffi::Error check_layers(std::string_view operation, std::span<const int32
         error_message(operation, "layer ", layer, " is out of range [0, ", num_layers, ')'));
   }
   return ffi::Error::Success();
+}
+
+/// Ids out of range, padding aside.
+inline int32_t count_dropped(std::span<const int32_t> ids, int64_t size) {
+  return static_cast<int32_t>(std::ranges::count_if(
+      ids, [&](int32_t id) { return id != kPadding && !in_range(id, size); }));
 }
 
 /// The elements of an int32 buffer.

@@ -41,6 +41,7 @@ from pagedkv.hashing import PageHashWithGroupId as PageHashWithGroupId
 from pagedkv.hashing import hash_page_tokens as hash_page_tokens
 from pagedkv.hashing import hash_request_tokens as hash_request_tokens
 from pagedkv.hashing import init_none_hash as init_none_hash
+from pagedkv.layouts import KVLayout as KVLayout
 from pagedkv.pages import CachePage as CachePage
 from pagedkv.pages import FreeCachePageQueue as FreeCachePageQueue
 from pagedkv.specs import RuntimePageBudgetEstimate as RuntimePageBudgetEstimate

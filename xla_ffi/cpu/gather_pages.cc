@@ -1,50 +1,20 @@
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
+#include <cstdint>
 #include <span>
 #include <string_view>
 
 #include "checks.h"
 #include "handlers.h"
 #include "ids.h"
+#include "operands.h"
+#include "page_copies.h"
+#include "page_view.h"
 
 namespace pagedkv {
 namespace {
 
 constexpr std::string_view kOperation = "gather_pages";
-constexpr size_t kNumIdAxes = 1;
-
-// How far ahead of the copy pages are asked for, and how much of each. The hardware prefetcher
-// takes over inside a page; what it cannot know is where the next one starts.
-constexpr size_t kPrefetchPages = 4;
-constexpr size_t kPrefetchBytes = 1024;
-constexpr size_t kCacheLineBytes = 64;
-
-void prefetch(const std::byte* page, size_t page_bytes) {
-  const size_t num_bytes = std::min(page_bytes, kPrefetchBytes);
-  for (size_t i = 0; i < num_bytes; i += kCacheLineBytes) __builtin_prefetch(page + i);
-}
-
-// Copies page ids[i] of the layer to row i, zeros for an id that is out of range; returns how many
-// of those there were.
-int32_t gather(const std::byte* layer, int64_t num_pages, size_t page_bytes,
-               std::span<const int32_t> ids, std::byte* rows) {
-  int32_t num_dropped = 0;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const size_t ahead = i + kPrefetchPages;
-    if (ahead < ids.size() && in_range(ids[ahead], num_pages)) {
-      prefetch(layer + static_cast<size_t>(ids[ahead]) * page_bytes, page_bytes);
-    }
-    std::byte* row = rows + i * page_bytes;
-    if (in_range(ids[i], num_pages)) {
-      std::memcpy(row, layer + static_cast<size_t>(ids[i]) * page_bytes, page_bytes);
-    } else {
-      std::memset(row, 0, page_bytes);
-      if (ids[i] != kPadding) ++num_dropped;
-    }
-  }
-  return num_dropped;
-}
 
 // An operand that vmap did not map has 1 where the batch has its size.
 bool broadcasts_to(Shape axes, Shape batch) {
@@ -73,65 +43,107 @@ ffi::Error check_batch(std::string_view name, Shape axes, Shape batch) {
                           Printed{batch}, " of num_dropped, got ", Printed{axes});
 }
 
-ffi::Error gather_pages(ffi::AnyBuffer pages, ffi::AnyBuffer page_ids, ffi::AnyBuffer layer,
-                        ffi::Result<ffi::AnyBuffer> rows, ffi::Result<ffi::AnyBuffer> num_dropped,
-                        bool layered, std::string_view mode_name) {
+// Reads pages into `rows`, whoever owns these.
+ffi::Error gather(ffi::ThreadPool& threads, const ffi::AnyBuffer& pages,
+                  const ffi::AnyBuffer& page_ids, const ffi::AnyBuffer& layer,
+                  const ffi::AnyBuffer& rows, const ffi::AnyBuffer& num_dropped, bool layered,
+                  int64_t page_axis, std::string_view mode_name) {
   const auto mode = parse_mode(mode_name);
   if (!mode) return unknown_mode(kOperation, mode_name);
   if (auto error = check_int32(kOperation, "page_ids", page_ids); error.failure()) return error;
   if (auto error = check_int32(kOperation, "layer", layer); error.failure()) return error;
-  if (auto error = check_int32(kOperation, "num_dropped", *num_dropped); error.failure()) {
+  if (auto error = check_int32(kOperation, "num_dropped", num_dropped); error.failure()) {
     return error;
   }
-  const Shape batch = shape(*num_dropped);
-  const auto layout = pool_layout(kOperation, "pages", pages, batch.size(), layered, kNumIdAxes);
-  if (!layout) return layout.error();
+  const Shape batch = shape(num_dropped);
+  const auto view = page_view(kOperation, "pages", pages, batch.size(), layered, page_axis);
+  if (!view) return view.error();
   if (auto error = check_batch("pages", shape(pages), batch); error.failure()) return error;
   if (auto error = check_batch("page_ids", shape(page_ids), batch); error.failure()) return error;
   if (!broadcasts_to(shape(layer), batch)) {
     return invalid_argument(kOperation, "layer must broadcast to the shape ", Printed{batch},
                             " of num_dropped, got ", Printed{shape(layer)});
   }
-  if (rows->element_type() != pages.element_type()) {
+  if (rows.element_type() != pages.element_type()) {
     return invalid_argument(kOperation, "rows must be ", pages.element_type(), " as pages, got ",
-                            rows->element_type());
+                            rows.element_type());
   }
   const Shape id_axes = shape(page_ids).subspan(batch.size());
-  const Shape row_axes = shape(*rows);
+  const Shape row_axes = shape(rows);
   if (row_axes.size() < batch.size() || !std::ranges::equal(row_axes.first(batch.size()), batch) ||
-      !is_concatenation(row_axes.subspan(batch.size()), id_axes, layout->unit)) {
+      !is_concatenation(row_axes.subspan(batch.size()), id_axes, view->page_axes)) {
     return invalid_argument(kOperation, "rows must have the axes ", Printed{batch},
                             " of num_dropped, ", Printed{id_axes}, " of page_ids and the page ",
-                            Printed{layout->unit}, ", got ", Printed{row_axes});
+                            Printed{view->page_axes}, ", got ", Printed{row_axes});
   }
 
   const std::span<const int32_t> ids = int32_span(page_ids);
   const std::span<const int32_t> layers = int32_span(layer);
   if (*mode == Mode::kRaise) {
-    if (auto error = check_layers(kOperation, layers, layout->num_layers); error.failure()) {
+    if (auto error = check_layers(kOperation, layers, view->num_layers); error.failure()) {
       return error;
     }
-    if (auto error = check_ids(kOperation, "page", ids, layout->num_units); error.failure()) {
+    if (auto error = check_ids(kOperation, "page", ids, view->num_pages); error.failure()) {
       return error;
     }
   }
 
-  const auto num_batches = num_dropped->element_count();
-  const auto page_bytes = static_cast<size_t>(layout->unit_bytes);
+  const auto num_batches = num_dropped.element_count();
   const auto num_ids = static_cast<size_t>(num_elements(id_axes).value_or(0));
   for (size_t index = 0; index < num_batches; ++index) {
     const int32_t wanted = layers[broadcast_index(index, batch, shape(layer))];
     // A layer that does not exist has no pages.
-    const bool layer_exists = in_range(wanted, layout->num_layers);
-    const size_t pool_index = broadcast_index(index, batch, layout->batch);
+    const bool layer_exists = in_range(wanted, view->num_layers);
+    const int64_t num_pages = layer_exists ? view->num_pages : 0;
+    const size_t pool_index = broadcast_index(index, batch, view->batch);
     const size_t ids_index = broadcast_index(index, batch, shape(page_ids).first(batch.size()));
-    static_cast<int32_t*>(num_dropped->untyped_data())[index] = gather(
-        static_cast<const std::byte*>(pages.untyped_data()) +
-            layout->offset(static_cast<int64_t>(pool_index), layer_exists ? wanted : 0),
-        layer_exists ? layout->num_units : 0, page_bytes, ids.subspan(ids_index * num_ids, num_ids),
-        static_cast<std::byte*>(rows->untyped_data()) + index * num_ids * page_bytes);
+    const auto wanted_ids = ids.subspan(ids_index * num_ids, num_ids);
+    gather_rows(threads, *view,
+                static_cast<const std::byte*>(pages.untyped_data()) +
+                    view->layer_offset(static_cast<int64_t>(pool_index), layer_exists ? wanted : 0),
+                num_pages, wanted_ids,
+                static_cast<std::byte*>(rows.untyped_data()) +
+                    index * num_ids * static_cast<size_t>(view->page_bytes()));
+    static_cast<int32_t*>(num_dropped.untyped_data())[index] = count_dropped(wanted_ids, num_pages);
   }
   return ffi::Error::Success();
+}
+
+ffi::Error gather_pages(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi::AnyBuffer page_ids,
+                        ffi::AnyBuffer layer, ffi::Result<ffi::AnyBuffer> rows,
+                        ffi::Result<ffi::AnyBuffer> num_dropped, bool layered, int64_t page_axis,
+                        std::string_view mode) {
+  return gather(threads, pages, page_ids, layer, *rows, *num_dropped, layered, page_axis, mode);
+}
+
+ffi::Error gather_into(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi::AnyBuffer rows_before,
+                       ffi::AnyBuffer page_ids, ffi::AnyBuffer layer,
+                       ffi::Result<ffi::AnyBuffer> rows, ffi::Result<ffi::AnyBuffer> num_dropped,
+                       bool layered, int64_t page_axis, std::string_view mode) {
+  // Every row is written, so nothing of what was there comes along.
+  if (auto error = check_like(kOperation, "the result", *rows, "rows", rows_before);
+      error.failure()) {
+    return error;
+  }
+  return gather(threads, pages, page_ids, layer, *rows, *num_dropped, layered, page_axis, mode);
+}
+
+ffi::Error gather_through(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi::AnyBuffer page_ids,
+                          ffi::AnyBuffer layer, ffi::Result<ffi::AnyBuffer> new_pages,
+                          ffi::Result<ffi::AnyBuffer> rows, ffi::Result<ffi::AnyBuffer> num_dropped,
+                          bool layered, int64_t page_axis, std::string_view mode) {
+  if (auto error = check_like(kOperation, "the first result", *new_pages, "pages", pages);
+      error.failure()) {
+    return error;
+  }
+  auto error =
+      gather(threads, pages, page_ids, layer, *rows, *num_dropped, layered, page_axis, mode);
+  if (error.success()) {
+    const int64_t num_bits =
+        static_cast<int64_t>(pages.element_count()) * bits(pages.element_type());
+    carry_over(pages, *new_pages, num_bits / 8);
+  }
+  return error;
 }
 
 }  // namespace
@@ -139,10 +151,38 @@ ffi::Error gather_pages(ffi::AnyBuffer pages, ffi::AnyBuffer page_ids, ffi::AnyB
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvGatherPages, pagedkv::gather_pages,
                               xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()        // pages
+                                  .Arg<xla::ffi::AnyBuffer>()        // page_ids
+                                  .Arg<xla::ffi::AnyBuffer>()        // layer
+                                  .Ret<xla::ffi::AnyBuffer>()        // rows
+                                  .Ret<xla::ffi::AnyBuffer>()        // num_dropped
+                                  .Attr<bool>("layered")             // a layer axis comes first
+                                  .Attr<int64_t>("page_axis")        // behind that of the layer
+                                  .Attr<std::string_view>("mode"));  // drop or raise
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvGatherInto, pagedkv::gather_into,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()  // pages
+                                  .Arg<xla::ffi::AnyBuffer>()  // rows
+                                  .Arg<xla::ffi::AnyBuffer>()  // page_ids
+                                  .Arg<xla::ffi::AnyBuffer>()  // layer
+                                  .Ret<xla::ffi::AnyBuffer>()  // rows, aliased
+                                  .Ret<xla::ffi::AnyBuffer>()  // num_dropped
+                                  .Attr<bool>("layered")
+                                  .Attr<int64_t>("page_axis")
+                                  .Attr<std::string_view>("mode"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvGatherThrough, pagedkv::gather_through,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::AnyBuffer>()  // pages
                                   .Arg<xla::ffi::AnyBuffer>()  // page_ids
                                   .Arg<xla::ffi::AnyBuffer>()  // layer
+                                  .Ret<xla::ffi::AnyBuffer>()  // pages, aliased
                                   .Ret<xla::ffi::AnyBuffer>()  // rows
                                   .Ret<xla::ffi::AnyBuffer>()  // num_dropped
-                                  .Attr<bool>("layered")       // pages start with a layer axis
-                                  .Attr<std::string_view>("mode"));  // drop or raise
+                                  .Attr<bool>("layered")
+                                  .Attr<int64_t>("page_axis")
+                                  .Attr<std::string_view>("mode"));

@@ -21,8 +21,14 @@ NB_MODULE(_ffi_cpu, m) {
       "registrations",
       [] {
         nb::dict targets;
-        targets["pagedkv.write_kv.v1"] = capsule(PagedkvWriteKv);
-        targets["pagedkv.gather_pages.v1"] = capsule(PagedkvGatherPages);
+        targets["pagedkv.write_kv.v2"] = capsule(PagedkvWriteKv);
+        targets["pagedkv.gather_pages.v2"] = capsule(PagedkvGatherPages);
+        targets["pagedkv.gather_into.v1"] = capsule(PagedkvGatherInto);
+        targets["pagedkv.gather_through.v1"] = capsule(PagedkvGatherThrough);
+        targets["pagedkv.scatter_pages.v1"] = capsule(PagedkvScatterPages);
+        targets["pagedkv.copy_pages.v1"] = capsule(PagedkvCopyPages);
+        targets["pagedkv.pages_to_rows.v1"] = capsule(PagedkvPagesToRows);
+        targets["pagedkv.rows_to_pages.v1"] = capsule(PagedkvRowsToPages);
         targets["pagedkv.paged_attention.v1"] = capsule(PagedkvPagedAttention);
         return targets;
       },

@@ -6,21 +6,25 @@ from typing import Any
 
 from jax.sharding import PartitionSpec
 
+from pagedkv.layouts import KVLayout
+
 # The mesh axes that an axis is sharded over, from major to minor.
 MeshAxes = tuple[str, ...]
 # Of each name of an axis that is sharded.
 Placement = Mapping[str, MeshAxes]
 
 _BATCH = "batch"  # "batch0" and so on: what `jax.vmap` puts in front
+_FREE = "free"  # axes of arrays that an op handles element by element
 
 
 @dataclass(frozen=True)
 class OpAxes:
     """The names of the axes of an op's operands and results.
 
-    Operands with an axis "pages" are pools, and they decide: over what they shard "pages" and
-    "kv_heads", all arrays with such an axis are sharded. All else is replicated. An axis may be
-    longer than others of its name, such as query heads: neighbours stay together then.
+    Operands with an axis "pages" are pools, and they decide: over what they shard "pages",
+    "kv_heads" and axes whose name begins with "free", all arrays with such an axis are sharded. All
+    else is replicated. An axis may be longer than others of its name, such as query heads:
+    neighbours stay together then.
 
     Attributes:
       name: Of the op.
@@ -28,6 +32,8 @@ class OpAxes:
       results: The names of the axes of each result.
       ids: The operands that name pages, each with the axes of a pool that its ids count through.
         Without any, the op cannot run on pages that are sharded.
+      paired: Whether ids at one position must be of one device; those that are not count as out of
+        range.
       summed: Indices of the results that are zeros on a device for pages that it does not have.
     """
 
@@ -35,6 +41,7 @@ class OpAxes:
     operands: Mapping[str, tuple[str, ...]]
     results: tuple[tuple[str, ...], ...]
     ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    paired: bool = False
     summed: frozenset[int] = frozenset()
 
     def under_vmap(self, mapped: Sequence[bool]) -> "OpAxes":
@@ -95,13 +102,14 @@ class OpAxes:
                     "each shard the ids that its own pages have there"
                 )
             if mesh_axes and not may_be_sharded(name):
+                allowed = [axis for axis in names if may_be_sharded(axis)]
                 raise ValueError(
-                    f"[{self.name}] {operand} may be sharded over pages and kv_heads, got {name} "
-                    f"over {_text(mesh_axes)}"
+                    f"[{self.name}] {operand} may be sharded over {' and '.join(allowed)}, "
+                    f"got {name} over {_text(mesh_axes)}"
                 )
             if placement.setdefault(name, mesh_axes) != mesh_axes:
                 raise ValueError(
-                    f"[{self.name}] {operand} must be sharded as the other pool, {name} over "
+                    f"[{self.name}] {operand} must be sharded as the first pool, {name} over "
                     f"{_text(placement[name])}, got {_text(mesh_axes)}"
                 )
 
@@ -124,7 +132,25 @@ class OpAxes:
 
 
 def may_be_sharded(name: str) -> bool:
-    return name in ("pages", "kv_heads") or name.startswith(_BATCH)
+    return name in ("pages", "kv_heads") or name.startswith((_BATCH, _FREE))
+
+
+def pool_axes(layout: KVLayout, *, layered: bool) -> tuple[str, ...]:
+    """The names of a pool's axes. Of two that count together the second is not sharded."""
+    names: list[str] = ["layers"] * layered
+    for name in layout.axes:
+        names.append(f"{name}_pack" if name in names else name)
+    return tuple(names)
+
+
+def without_pages(pool: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the axes of one page, in one layer."""
+    return tuple(name for name in pool if name not in ("layers", "pages"))
+
+
+def numbered(name: str, rank: int) -> tuple[str, ...]:
+    """Names for axes that have none."""
+    return tuple(f"{name}{i}" for i in range(rank))
 
 
 def partition_spec(names: tuple[str, ...], placement: Placement) -> PartitionSpec:

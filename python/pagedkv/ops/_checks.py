@@ -1,11 +1,14 @@
 """What the ops ask of their operands at trace time. The handlers ask it again."""
 
+import math
 from typing import Any, Literal, Protocol, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+from pagedkv.layouts import KVLayout
 
 Mode = Literal["drop", "raise"]
 
@@ -38,24 +41,48 @@ def check_int32(operation: str, name: str, ids: HasShape) -> None:
         raise TypeError(f"[{operation}] {name} must be int32, got {ids.dtype}")
 
 
-def check_pool(operation: str, name: str, pages: HasShape, *, layered: bool) -> None:
-    """Refuses a pool of the wrong rank, of rows that are not whole bytes, or out of int32's reach."""
+def as_layout(operation: str, layout: KVLayout | str) -> KVLayout:
+    if isinstance(layout, KVLayout):
+        return layout
+    names = [member.name for member in KVLayout]
+    if not isinstance(layout, str) or layout not in names:
+        raise ValueError(
+            f"[{operation}] layout must be a KVLayout or its name, one of {', '.join(names)}, "
+            f"got {layout!r}"
+        )
+    return KVLayout[layout]
+
+
+def check_plain_dtype(operation: str, name: str, pages: HasShape) -> None:
     if jnp.issubdtype(pages.dtype, jax.dtypes.extended):
         raise TypeError(f"[{operation}] {name} must be of a plain dtype, got {pages.dtype}")
-    axes = ["layers"] * layered + ["pages", "page_size", "kv_heads", "head_dim"]
+
+
+def check_pool(
+    operation: str, name: str, pages: HasShape, *, layered: bool, layout: KVLayout = KVLayout.NHD
+) -> None:
+    """Refuses a pool of the wrong rank, of rows that are not whole bytes, or out of int32's reach."""
+    check_plain_dtype(operation, name, pages)
+    axes = ["layers"] * layered + list(layout.axes)
     if len(pages.shape) != len(axes):
         layer = "with" if layered else "without"
         raise ValueError(
             f"[{operation}] {name} must have shape [{', '.join(axes)}] {layer} layer, "
             f"got {_text(pages.shape)}"
         )
-    row_bits = pages.shape[-2] * pages.shape[-1] * bits(pages.dtype)
+    shape = pages.shape[layered:]
+    sizes = layout.sizes(shape)
+    if layout in (KVLayout.NHD, KVLayout.FUSED_PACKED, KVLayout.SIDE_BY_SIDE):
+        row: tuple[int, ...] = (sizes["kv_heads"], sizes["head_dim"])
+    else:
+        row = (sizes["head_dim"] if shape[-1] == sizes["head_dim"] else 1,)
+    row_bits = math.prod(row) * bits(pages.dtype)
     if row_bits % 8 != 0:
         raise ValueError(
-            f"[{operation}] a row {_text(pages.shape[-2:])} of {name} must be whole bytes, "
+            f"[{operation}] a row {_text(row)} of {name} must be whole bytes, "
             f"got {row_bits} bits of {pages.dtype}"
         )
-    num_slots = pages.shape[-4] * pages.shape[-3]
+    num_slots = sizes["pages"] * sizes["page_size"]
     if num_slots > _MAX_INT32:
         raise ValueError(
             f"[{operation}] {name} must have at most {_MAX_INT32} slots a layer, which int32 ids "
@@ -64,18 +91,81 @@ def check_pool(operation: str, name: str, pages: HasShape, *, layered: bool) -> 
 
 
 def check_rows(
-    operation: str, name: str, rows: HasShape, pages_name: str, pages: HasShape, ids: HasShape
+    operation: str,
+    name: str,
+    rows: HasShape,
+    pages_name: str,
+    pages: HasShape,
+    ids: HasShape,
+    *,
+    layered: bool = False,
+    layout: KVLayout = KVLayout.NHD,
 ) -> None:
     """Refuses rows that are not one row of the pool for each id."""
     if rows.dtype != pages.dtype:
         raise TypeError(
             f"[{operation}] {name} must be {pages.dtype} as {pages_name}, got {rows.dtype}"
         )
-    wanted = (*ids.shape, *pages.shape[-2:])
+    heads, dim = layout.room(pages.shape[layered:])
+    room = (dim,) if layout.is_latent else (heads, dim)
+    wanted = (*ids.shape, *room)
+    fits = rows.shape == wanted
+    if layout.pads and len(rows.shape) == len(wanted):
+        row = rows.shape[len(ids.shape) :]
+        fits = rows.shape[: len(ids.shape)] == ids.shape
+        fits &= all(has <= size for has, size in zip(row, room, strict=True))
+    if not fits:
+        shape = _text(wanted)
+        if layout.pads:
+            shape = f"{_text(ids.shape)} and then at most {_text(room)}"
+        raise ValueError(f"[{operation}] {name} must have shape {shape}, got {_text(rows.shape)}")
+
+
+def check_page_rows(
+    operation: str,
+    rows: HasShape,
+    pages_name: str,
+    pages: HasShape,
+    ids: HasShape,
+    *,
+    axis: int,
+    layered: bool,
+) -> None:
+    """Refuses rows that are not one page for each id."""
+    if rows.dtype != pages.dtype:
+        raise TypeError(
+            f"[{operation}] rows must be {pages.dtype} as {pages_name}, got {rows.dtype}"
+        )
+    wanted = (*ids.shape, *pages.shape[layered:axis], *pages.shape[axis + 1 :])
     if rows.shape != wanted:
         raise ValueError(
-            f"[{operation}] {name} must have shape {_text(wanted)}, got {_text(rows.shape)}"
+            f"[{operation}] rows must have shape {_text(wanted)}, got {_text(rows.shape)}"
         )
+
+
+def check_pools(operation: str, pools: list[Any], page_axis: int) -> None:
+    """Refuses arrays that have no pages, or not as many as the first."""
+    if not pools:
+        raise ValueError(f"[{operation}] pools must hold an array, got none")
+    for i, value in enumerate(pools):
+        pool = as_array(operation, f"pools[{i}]", value)
+        check_plain_dtype(operation, f"pools[{i}]", pool)
+        if len(pool.shape) <= page_axis:
+            raise ValueError(
+                f"[{operation}] pools[{i}] must count pages on axis {page_axis}, "
+                f"got {_text(pool.shape)}"
+            )
+        if pool.shape[page_axis] != pools[0].shape[page_axis]:
+            raise ValueError(
+                f"[{operation}] pools[{i}] must have the {pools[0].shape[page_axis]} pages of the "
+                f"first on axis {page_axis}, got {_text(pool.shape)}"
+            )
+        run_bits = math.prod(pool.shape[page_axis + 1 :]) * bits(pool.dtype)
+        if run_bits % 8 != 0:
+            raise ValueError(
+                f"[{operation}] a page of pools[{i}] must be whole bytes, "
+                f"got {run_bits} bits of {pool.dtype}"
+            )
 
 
 def check_same_pages(operation: str, key_pages: HasShape, value_pages: HasShape) -> None:
@@ -85,6 +175,21 @@ def check_same_pages(operation: str, key_pages: HasShape, value_pages: HasShape)
             f"[{operation}] value_pages must have the shape of key_pages but for head_dim, "
             f"{_text(key_pages.shape)}, got {_text(value_pages.shape)}"
         )
+
+
+def check_same_rows(operation: str, key: HasShape, value: HasShape) -> None:
+    """Refuses keys and values of one pool that are not of one shape."""
+    if key.shape != value.shape:
+        raise ValueError(
+            f"[{operation}] value must have the shape {_text(key.shape)} of key, "
+            f"got {_text(value.shape)}"
+        )
+
+
+def check_absent(operation: str, name: str, value: object, layout: KVLayout) -> None:
+    """Refuses an array that the layout has no place for."""
+    if value is not None:
+        raise ValueError(f"[{operation}] {name} must be None in layout {layout.name}")
 
 
 def check_batch(

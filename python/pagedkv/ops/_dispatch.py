@@ -17,33 +17,30 @@ def call(
     axes: OpAxes,
     vmap_method: str,
     aliases: Mapping[int, int],
-    attributes: Mapping[str, Any],
-    **ffi_attributes: Any,
+    **attributes: Any,
 ) -> tuple[jax.Array, ...]:
-    """Calls FFI target ``target`` on the CPU and ``reference`` elsewhere.
+    """Calls FFI target ``target``, with the ``attributes``, on the CPU and ``reference`` elsewhere.
 
-    Both get the ``attributes``; ``ffi_attributes`` are for the FFI target alone. Both see the arrays
-    of one device; ``axes`` says how those of a mesh come apart.
+    Both see the arrays of one device; ``axes`` says how those of a mesh come apart.
 
     Differentiation is refused: a rule for it would have to read the pool that was just overwritten.
     """
     register_targets()
 
-    def xla(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-        return reference(*arrays, **attributes)
-
     def on_one_device(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         # Types, not just shapes and dtypes: under shard_map they say over which mesh axes a result
         # varies, and the branches must agree on it.
-        results = tuple(jax.eval_shape(xla, *arrays))
+        results = tuple(jax.eval_shape(reference, *arrays))
 
         def ffi(*arrays: jax.Array) -> tuple[jax.Array, ...]:
             function = jax.ffi.ffi_call(
                 target, results, vmap_method=vmap_method, input_output_aliases=dict(aliases)
             )
-            return tuple(function(*arrays, **attributes, **ffi_attributes))
+            return tuple(function(*arrays, **attributes))
 
-        outputs: tuple[jax.Array, ...] = jax.lax.platform_dependent(*arrays, cpu=ffi, default=xla)
+        outputs: tuple[jax.Array, ...] = jax.lax.platform_dependent(
+            *arrays, cpu=ffi, default=reference
+        )
         return outputs
 
     op = jax.custom_jvp(partitioned(on_one_device, axes))

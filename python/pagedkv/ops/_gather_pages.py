@@ -1,13 +1,15 @@
-"""Reads pages out of a pool."""
+"""Reads pages out of a pool: into new memory, into the caller's, or with the pool handed on."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 from jax.typing import ArrayLike
 
+from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _reference
-from pagedkv.ops._axes import OpAxes
+from pagedkv.ops._axes import OpAxes, numbered, pool_axes, without_pages
 from pagedkv.ops._checks import Mode
 
 
@@ -18,32 +20,46 @@ class PageGather(NamedTuple):
     num_dropped: jax.Array
 
 
+class PageGatherThrough(NamedTuple):
+    """The pool as it was, pages of it as contiguous rows, and how many ids named none."""
+
+    pages: jax.Array
+    rows: jax.Array
+    num_dropped: jax.Array
+
+
 def gather_pages(
     pages: ArrayLike,
     page_ids: ArrayLike,
     *,
     layer: ArrayLike | None = None,
+    layout: KVLayout | str = KVLayout.NHD,
     mode: Mode = "drop",
 ) -> PageGather:
     """Copies page ``page_ids[i]`` of the pool to ``rows[i]``.
 
     Under `jax.vmap` a pool that is not mapped is read where it is, without a copy for each batch
     element. In a program that also writes the pool, read the new one: reading the old one makes
-    XLA copy it. For arrays sharded over a mesh call it inside `jax.shard_map`.
+    XLA copy it.
+
+    On a mesh the pool may be sharded over pages and kv heads. Ids are those of the whole pool, and
+    the rows of all devices are added up; inside `jax.shard_map` each device reads its own part
+    alone, by ids of that part (`local_ids` converts).
 
     Args:
-      pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]``, or
-        ``[layers, pages, page_size, kv_heads, head_dim]`` with ``layer``.
+      pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout`` says,
+        and a layer axis before it with ``layer``.
       page_ids: int32, any shape, each in ``[0, pages)``, or -1 for padding: a page of zeros that
         is not counted.
       layer: int, or int32 scalar array, in ``[0, layers)``. For pools with a layer axis.
+      layout: Where the pages are counted: a `pagedkv.KVLayout`, or its name.
       mode: What becomes of a page id or a layer array that is out of range. "drop" gives a page
         of zeros and counts it. "raise" fails with `jax.errors.JaxRuntimeError` and is for
         debugging. Only the CPU can raise, other platforms drop.
 
     Returns:
-      ``rows``: the dtype of ``pages``, shape ``[*page_ids.shape, page_size, kv_heads, head_dim]``,
-      and ``num_dropped``: int32, shape ``[]``, how many ids were out of range, padding aside. All
+      ``rows``: the dtype of ``pages``, shape ``[*page_ids.shape, *page]``, where a page has the
+      axes of a layer's pool but that of the pages, and ``num_dropped``: int32, shape ``[]``, how many ids were out of range, padding aside. All
       of them, if the layer is.
 
     Raises:
@@ -61,42 +77,219 @@ def gather_pages(
       ([3.0, 0.0, 0.0], 1)
     """
     operation = "gather_pages"
+    layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
+    return PageGather(
+        *_gather(
+            pages,
+            page_ids,
+            layer_id,
+            layered=layer is not None,
+            layout=layout,
+            mode=mode,
+        )
+    )
+
+
+def gather_into(
+    pages: ArrayLike,
+    page_ids: ArrayLike,
+    rows: ArrayLike,
+    *,
+    layer: ArrayLike | None = None,
+    layout: KVLayout | str = KVLayout.NHD,
+    mode: Mode = "drop",
+) -> PageGather:
+    """`gather_pages` into the memory of ``rows``, under `jax.jit` with these donated.
+
+    A large result costs more for its new memory than for the copy: its pages of virtual memory
+    are touched for the first time, call after call.
+
+    Args:
+      pages: As of `gather_pages`; so are ``page_ids``, ``layer``, ``layout`` and ``mode``.
+      page_ids: int32, any shape.
+      rows: The dtype of ``pages``, shape ``[*page_ids.shape, *page]``. What is in it is lost.
+      layer: int, or int32 scalar array.
+      layout: A `pagedkv.KVLayout`, or its name.
+      mode: "drop" or "raise".
+
+    Returns:
+      As `gather_pages`, with the memory of ``rows`` for the rows.
+
+    Raises:
+      TypeError: As `gather_pages`; also if ``rows`` has another dtype.
+      ValueError: As `gather_pages`; also if ``rows`` has another shape.
+      IndexError: As `gather_pages`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from pagedkv.ops import gather_into
+      >>> pool = jnp.arange(4.0).reshape(4, 1, 1, 1)
+      >>> read = jax.jit(gather_into, donate_argnums=2)
+      >>> rows, num_dropped = read(pool, jnp.int32([3, -1]), jnp.ones([2, 1, 1, 1]))
+      >>> rows.ravel().tolist(), int(num_dropped)
+      ([3.0, 0.0], 0)
+    """
+    operation = "gather_into"
+    layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
     layered = layer is not None
+    pool = _checks.as_array(operation, "pages", pages)
+    _checks.check_page_rows(
+        operation,
+        _checks.as_array(operation, "rows", rows),
+        "pages",
+        pool,
+        _checks.as_array(operation, "page_ids", page_ids),
+        axis=layout.page_axis + layered,
+        layered=layered,
+    )
+    return PageGather(
+        *_gather_into(
+            pages,
+            rows,
+            page_ids,
+            layer_id,
+            layered=layered,
+            layout=layout,
+            mode=mode,
+        )
+    )
+
+
+def gather_through(
+    pages: ArrayLike,
+    page_ids: ArrayLike,
+    *,
+    layer: ArrayLike | None = None,
+    layout: KVLayout | str = KVLayout.NHD,
+    mode: Mode = "drop",
+) -> PageGatherThrough:
+    """`gather_pages` that hands the pool on, for programs that read it and then write it.
+
+    XLA copies a pool that is read as it was by a program that also writes it. It does not if the
+    write takes the pool that comes out of here.
+
+    Args:
+      pages: As of `gather_pages`, and so are the others.
+      page_ids: int32, any shape.
+      layer: int, or int32 scalar array.
+      layout: A `pagedkv.KVLayout`, or its name.
+      mode: "drop" or "raise".
+
+    Returns:
+      The pool, in the memory it had if it is donated, and as `gather_pages`.
+
+    Raises:
+      TypeError: As `gather_pages`.
+      ValueError: As `gather_pages`.
+      IndexError: As `gather_pages`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from pagedkv.ops import gather_through
+      >>> pool, rows, _ = gather_through(jnp.arange(4.0).reshape(4, 1, 1, 1), jnp.int32([3]))
+      >>> pool.shape, rows.ravel().tolist()
+      ((4, 1, 1, 1), [3.0])
+    """
+    operation = "gather_through"
+    layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
+    return PageGatherThrough(
+        *_gather_through(
+            pages,
+            page_ids,
+            layer_id,
+            layered=layer is not None,
+            layout=layout,
+            mode=mode,
+        )
+    )
+
+
+def _check(
+    operation: str,
+    pages: ArrayLike,
+    page_ids: ArrayLike,
+    layer: ArrayLike | None,
+    layout: KVLayout | str,
+    mode: Mode,
+) -> tuple[KVLayout, ArrayLike]:
+    layout = _checks.as_layout(operation, layout)
     _checks.check_mode(operation, mode)
     pool = _checks.as_array(operation, "pages", pages)
-    _checks.check_pool(operation, "pages", pool, layered=layered)
+    _checks.check_pool(operation, "pages", pool, layered=layer is not None, layout=layout)
     ids = _checks.as_array(operation, "page_ids", page_ids)
     _checks.check_int32(operation, "page_ids", ids)
-    layer_id = _checks.as_layer(operation, layer, pool)
-    return PageGather(*_gather(pages, page_ids, layer_id, layered=layered, mode=mode))
+    return layout, _checks.as_layer(operation, layer, pool)
 
 
-@functools.partial(jax.jit, static_argnames=("layered", "mode"), inline=True)
-def _gather(*operands: jax.Array, layered: bool, mode: str) -> tuple[jax.Array, ...]:
+_jit = functools.partial(jax.jit, static_argnames=("layered", "layout", "mode"), inline=True)
+
+
+@_jit
+def _gather(
+    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
+) -> tuple[jax.Array, ...]:
     return _dispatch.call(
-        "pagedkv.gather_pages.v1",
-        _reference.gather_pages,
+        "pagedkv.gather_pages.v2",
+        functools.partial(_reference.gather_pages, layered=layered, page_axis=layout.page_axis),
         *operands,
-        axes=_axes(layered, operands[1].ndim),
+        axes=_axes("gather_pages", operands, layout, layered),
         # Not broadcast_all: it would copy a pool that is not mapped once for each batch element.
         vmap_method="expand_dims",
         aliases={},
-        attributes={"layered": layered},
+        layered=layered,
+        page_axis=layout.page_axis,
         mode=mode,
     )
 
 
-def _axes(layered: bool, ids_rank: int) -> OpAxes:
-    page = ("page_size", "kv_heads", "head_dim")
-    ids = tuple(f"ids{i}" for i in range(ids_rank))
+@_jit
+def _gather_into(
+    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
+) -> tuple[jax.Array, ...]:
+    return _dispatch.call(
+        "pagedkv.gather_into.v1",
+        functools.partial(_reference.gather_into, layered=layered, page_axis=layout.page_axis),
+        *operands,
+        axes=_axes("gather_into", operands, layout, layered),
+        vmap_method="broadcast_all",
+        aliases={1: 0},
+        layered=layered,
+        page_axis=layout.page_axis,
+        mode=mode,
+    )
+
+
+@_jit
+def _gather_through(
+    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
+) -> tuple[jax.Array, ...]:
+    return _dispatch.call(
+        "pagedkv.gather_through.v1",
+        functools.partial(_reference.gather_through, layered=layered, page_axis=layout.page_axis),
+        *operands,
+        axes=_axes("gather_through", operands, layout, layered),
+        vmap_method="broadcast_all",
+        aliases={0: 0},
+        layered=layered,
+        page_axis=layout.page_axis,
+        mode=mode,
+    )
+
+
+def _axes(name: str, operands: Sequence[jax.Array], layout: KVLayout, layered: bool) -> OpAxes:
+    pool = pool_axes(layout, layered=layered)
+    ids = numbered("ids", operands[-2].ndim)
+    rows = (*ids, *without_pages(pool))
+    through = name == "gather_through"
     return OpAxes(
-        "gather_pages",
+        name,
         operands={
-            "pages": (*["layers"] * layered, "pages", *page),
+            "pages": pool,
+            **({"rows": rows} if name == "gather_into" else {}),
             "page_ids": ids,
             "layer": (),
         },
-        results=((*ids, *page), ()),
+        results=(*[pool] * through, rows, ()),
         ids={"page_ids": ("pages",)},
-        summed=frozenset([0]),
+        summed=frozenset([int(through)]),
     )

@@ -1,7 +1,7 @@
 """Ids of a pool whose pages are sharded: what each device makes of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,8 @@ def local_ids(ids: ArrayLike, num_local: int, axis_name: str | Sequence[str]) ->
 
     Raises:
       TypeError: If the ids are no int32 array, or ``num_local`` is no int.
-      ValueError: If ``num_local`` is negative, or all devices together have more ids than int32 can number.
+      ValueError: If ``num_local`` is negative, or all devices together have more ids than int32
+        can number.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -73,29 +74,54 @@ def on_own_pages(
     def run(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         operands = dict(zip(axes.operands, arrays, strict=True))
         sizes = dict(zip(axes.operands[pool], operands[pool].shape, strict=True))
-        for name, counted in axes.ids.items():
-            ids = local_ids(operands[name], math.prod(sizes[axis] for axis in counted), mesh_axes)
-            if "layers" in sizes:
-                # A bad layer makes all ids bad, and the same number of them on every device.
-                layer = operands["layer"]
-                is_layer = (layer >= 0) & (layer < sizes["layers"])
-                ids = jnp.where(is_layer, ids, operands[name])
-            operands[name] = ids
+        local = {
+            name: local_ids(operands[name], _count(sizes, counted), mesh_axes)
+            for name, counted in axes.ids.items()
+        }
+        if axes.paired:
+            local = _paired(local, [operands[name] for name in local], sizes["pages"], mesh_axes)
+        if "layers" in sizes:
+            # A bad layer makes all ids bad, and the same number of them on every device.
+            is_layer = (operands["layer"] >= 0) & (operands["layer"] < sizes["layers"])
+            local = {name: jnp.where(is_layer, ids, operands[name]) for name, ids in local.items()}
         return tuple(
             _sum(result, mesh_axes) if i in axes.summed else result
-            for i, result in enumerate(op(*operands.values()))
+            for i, result in enumerate(op(*(operands | local).values()))
         )
 
     return run
 
 
+def _count(sizes: Mapping[str, int], names: Sequence[str]) -> int:
+    return math.prod(sizes[name] for name in names)
+
+
+def _paired(
+    local: Mapping[str, jax.Array],
+    ids: Sequence[jax.Array],
+    num_local: int,
+    mesh_axes: MeshAxes,
+) -> dict[str, jax.Array]:
+    """Local ids of two operands. A pair not of one device is out of range on every device."""
+    first, second = ids
+    num_global = num_local * math.prod(jax.lax.axis_size(name) for name in mesh_axes)
+    is_padding = (first == -1) | (second == -1)
+    is_pair = (first >= 0) & (first < num_global) & (second >= 0) & (second < num_global)
+    is_pair &= first // max(num_local, 1) == second // max(num_local, 1)
+    is_good = is_padding | is_pair
+    return {name: jnp.where(is_good, array, num_local) for name, array in local.items()}
+
+
 def _sum(rows: jax.Array, mesh_axes: MeshAxes) -> jax.Array:
-    """The rows of whichever device has others than zeros, to the last bit: -0.0 stays -0.0."""
-    is_integer = jnp.issubdtype(rows.dtype, jnp.integer)
-    if not is_integer and not jnp.issubdtype(rows.dtype, jnp.floating):  # bool and complex
-        wide = rows.astype(jnp.promote_types(rows.dtype, jnp.uint8))
-        return jnp.asarray(jax.lax.psum(wide, mesh_axes), rows.dtype)
-    bits = min(_checks.bits(rows.dtype), 32)  # a wider element becomes several words
-    words = jax.lax.bitcast_convert_type(rows, jnp.dtype(f"uint{bits}"))
-    total = jax.lax.psum(words.astype(jnp.uint32), mesh_axes).astype(words.dtype)
-    return jax.lax.bitcast_convert_type(total, rows.dtype)
+    """The rows of whichever device has others than zeros, to the last bit: -0.0 stays -0.0.
+
+    As bytes, which add up without a carry, and which every backend can add.
+    """
+    dtype, width = rows.dtype, _checks.bits(rows.dtype)
+    if jnp.issubdtype(dtype, jnp.complexfloating):  # JAX has no bits of these
+        return jnp.asarray(jax.lax.psum(rows, mesh_axes), dtype)
+    if dtype == jnp.bool:
+        return jax.lax.psum(rows.astype(jnp.uint8), mesh_axes).astype(dtype)
+    words = jax.lax.bitcast_convert_type(rows, jnp.dtype(f"uint{min(width, 8)}"))
+    total = jax.lax.psum(words.astype(jnp.uint8), mesh_axes).astype(words.dtype)
+    return jax.lax.bitcast_convert_type(total, dtype)

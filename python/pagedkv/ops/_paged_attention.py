@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _reference
-from pagedkv.ops._axes import OpAxes
+from pagedkv.ops._axes import OpAxes, pool_axes
 from pagedkv.ops._checks import Mode
 
 _DTYPES = ("float32", "bfloat16")
@@ -47,6 +48,10 @@ def paged_attention(
     pages are not read, so their ids may be the null page, or any other. Sums are float32, whatever the dtype. A token's output
     depends on its own request alone, to the last bit. Write the K/V of the query tokens first, and
     pass the pools that `write_kv` returned.
+
+    On a mesh the pools may be sharded over kv heads, and so is the output then. For pages that are
+    sharded call it inside `jax.shard_map`, with requests sharded alike and ids of a device's own
+    pages (`local_ids` converts).
 
     Elsewhere it is plain XLA, which gathers the context of every token: right, but slow.
 
@@ -149,20 +154,21 @@ def _scale(operation: str, scale: float | None, head_dim: int) -> float:
 def _attend(*operands: jax.Array, layered: bool, scale: float, mode: str) -> tuple[jax.Array, ...]:
     return _dispatch.call(
         "pagedkv.paged_attention.v1",
-        _reference.paged_attention,
+        functools.partial(_reference.paged_attention, layered=layered, scale=np.float32(scale)),
         *operands,
         axes=_axes(layered),
         # A batch is ragged as it is, so vmap has little to give: one element after the other.
         vmap_method="sequential",
         aliases={},
-        attributes={"layered": layered, "scale": np.float32(scale)},
+        layered=layered,
+        scale=np.float32(scale),
         mode=mode,
         instruction_set="best",
     )
 
 
 def _axes(layered: bool) -> OpAxes:
-    pool = (*["layers"] * layered, "pages", "page_size", "kv_heads", "head_dim")
+    pool = pool_axes(KVLayout.NHD, layered=layered)
     rows = ("tokens", "kv_heads", "head_dim")  # some query heads for each kv head
     return OpAxes(
         "paged_attention",

@@ -1,32 +1,38 @@
 """Writes the keys and values of new tokens to their pages, in place."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 from jax.typing import ArrayLike
 
+from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _reference
-from pagedkv.ops._axes import OpAxes
+from pagedkv.ops._axes import OpAxes, pool_axes
 from pagedkv.ops._checks import Mode
 
 
 class KVWrite(NamedTuple):
-    """The pools after a write, and how many slots it could not write."""
+    """The pools after a write, and how many slots it could not write.
+
+    ``value_pages`` is None in a layout whose ``key_pages`` hold the values too.
+    """
 
     key_pages: jax.Array
-    value_pages: jax.Array
+    value_pages: Any
     num_dropped: jax.Array
 
 
 def write_kv(
     key_pages: ArrayLike,
-    value_pages: ArrayLike,
+    value_pages: ArrayLike | None,
     key: ArrayLike,
-    value: ArrayLike,
+    value: ArrayLike | None,
     slot_mapping: ArrayLike,
     *,
     layer: ArrayLike | None = None,
+    layout: KVLayout | str = KVLayout.NHD,
     mode: Mode = "drop",
 ) -> KVWrite:
     """Writes ``key[i]`` and ``value[i]`` to slot ``slot_mapping[i]`` of both pools.
@@ -34,21 +40,29 @@ def write_kv(
     A slot is ``page_id * page_size + offset``. Under `jax.jit` with the pools donated this is in
     place, at a cost that does not depend on the size of the pools; so it is with the pools as the
     carry of `jax.lax.scan`. Do not reshape a pool on the way, nor read the old one after: XLA then
-    copies it (`pagedkv.testing.assert_in_place` tells). For arrays sharded over a mesh call it
-    inside `jax.shard_map`.
+    copies it (`pagedkv.testing.assert_in_place` tells).
+
+    On a mesh the pools may be sharded over pages and kv heads, alike. Each device writes the rows of
+    its own part, and slots are those of the whole pool; inside `jax.shard_map`, of the part
+    (`local_ids` converts).
 
     Rows are written in order, so of equal slots the last one wins. This holds on the CPU; other
     platforms use an XLA scatter, where it is not defined which one wins.
 
     Args:
-      key_pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]``, or
-        ``[layers, pages, page_size, kv_heads, head_dim]`` with ``layer``.
-      value_pages: The shape of ``key_pages``, but for ``head_dim``.
-      key: The dtype of ``key_pages``, shape ``[tokens, kv_heads, head_dim]``.
-      value: The dtype of ``value_pages``, shape ``[tokens, kv_heads, head_dim]``.
+      key_pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout``
+        says, and a layer axis before it with ``layer``.
+      value_pages: The shape of ``key_pages``, but for ``head_dim``. None in a layout whose
+        ``key_pages`` hold the values too.
+      key: The dtype of ``key_pages``, shape ``[tokens, kv_heads, head_dim]``; in a latent layout
+        ``[tokens, head_dim]``. In a layout that pads, heads and elements may be fewer than the
+        pool has, which are written as zeros.
+      value: The dtype of ``value_pages``, shape ``[tokens, kv_heads, head_dim]``. None in a latent
+        layout.
       slot_mapping: int32, shape ``[tokens]``, each in ``[0, pages * page_size)``, or -1 for
         padding, which is never written nor counted.
       layer: int, or int32 scalar array, in ``[0, layers)``. For pools with a layer axis.
+      layout: How rows lie in the pools: a `pagedkv.KVLayout`, or its name.
       mode: What becomes of a slot or a layer array that is out of range. "drop" writes nothing
         there and counts it. "raise" fails with `jax.errors.JaxRuntimeError` before the first
         write; the donated pools are lost then, so it is for debugging. Only the CPU can raise,
@@ -75,8 +89,7 @@ def write_kv(
       ([1.0, 1.0], [2.0, 2.0], 0)
     """
     operation = "write_kv"
-    pools = {"key_pages": key_pages, "value_pages": value_pages}
-    rows = {"key": key, "value": value}
+    layout = _checks.as_layout(operation, layout)
     layered = layer is not None
     _checks.check_mode(operation, mode)
     slots = _checks.as_array(operation, "slot_mapping", slot_mapping)
@@ -85,9 +98,16 @@ def write_kv(
         raise ValueError(
             f"[{operation}] slot_mapping must have shape [tokens], got {list(slots.shape)}"
         )
-    for (pages_name, pool), (rows_name, new) in zip(pools.items(), rows.items(), strict=True):
-        pages = _checks.as_array(operation, pages_name, pool)
-        _checks.check_pool(operation, pages_name, pages, layered=layered)
+    pools = {"key_pages": key_pages, "value_pages": value_pages}
+    rows = {"key": key, "value": value}
+    if layout.is_shared:
+        _checks.check_absent(operation, "value_pages", pools.pop("value_pages"), layout)
+    if layout.is_latent:
+        _checks.check_absent(operation, "value", rows.pop("value"), layout)
+    for i, (rows_name, new) in enumerate(rows.items()):
+        pages_name = list(pools)[min(i, len(pools) - 1)]
+        pages = _checks.as_array(operation, pages_name, pools[pages_name])
+        _checks.check_pool(operation, pages_name, pages, layered=layered, layout=layout)
         _checks.check_rows(
             operation,
             rows_name,
@@ -95,46 +115,71 @@ def write_kv(
             pages_name,
             pages,
             slots,
+            layered=layered,
+            layout=layout,
         )
     pages = _checks.as_array(operation, "key_pages", key_pages)
-    _checks.check_same_pages(
-        operation, pages, _checks.as_array(operation, "value_pages", value_pages)
-    )
-    layer_id = _checks.as_layer(operation, layer, pages)
-    return KVWrite(
-        *_write(
-            key_pages, value_pages, key, value, slot_mapping, layer_id, layered=layered, mode=mode
+    if not layout.is_shared:
+        _checks.check_same_pages(
+            operation, pages, _checks.as_array(operation, "value_pages", value_pages)
         )
+    elif not layout.is_latent:
+        _checks.check_same_rows(
+            operation,
+            _checks.as_array(operation, "key", key),
+            _checks.as_array(operation, "value", value),
+        )
+    layer_id = _checks.as_layer(operation, layer, pages)
+    num_dropped, *written = _write(
+        slot_mapping,
+        layer_id,
+        *pools.values(),
+        *rows.values(),
+        layout=layout,
+        layered=layered,
+        mode=mode,
     )
+    return KVWrite(written[0], written[1] if len(written) > 1 else None, num_dropped)
 
 
-@functools.partial(jax.jit, static_argnames=("layered", "mode"), inline=True)
-def _write(*operands: jax.Array, layered: bool, mode: str) -> tuple[jax.Array, ...]:
+@functools.partial(jax.jit, static_argnames=("layout", "layered", "mode"), inline=True)
+def _write(
+    *operands: jax.Array, layout: KVLayout, layered: bool, mode: str
+) -> tuple[jax.Array, ...]:
+    num_pools = 1 if layout.is_shared else 2
     return _dispatch.call(
-        "pagedkv.write_kv.v1",
-        _reference.write_kv,
+        "pagedkv.write_kv.v2",
+        functools.partial(_reference.write_kv, layout=layout, layered=layered),
         *operands,
-        axes=_axes(layered),
+        axes=_axes(operands, layout, layered),
         # The pools are aliased with the results, so they need the full batch; rows are small.
         vmap_method="broadcast_all",
-        aliases={0: 0, 1: 1},
-        attributes={"layered": layered},
+        aliases={2 + i: 1 + i for i in range(num_pools)},
+        layout=layout.name,
+        layered=layered,
         mode=mode,
     )
 
 
-def _axes(layered: bool) -> OpAxes:
-    pool = (*["layers"] * layered, "pages", "page_size", "kv_heads", "head_dim")
+def _axes(operands: Sequence[jax.Array], layout: KVLayout, layered: bool) -> OpAxes:
+    pool = pool_axes(layout, layered=layered)
+    row = ("tokens", "head_dim") if layout.is_latent else ("tokens", "kv_heads", "head_dim")
+    rows_of = ("key",) if layout.is_latent else ("key", "value")
+    pools = ("key_pages",) if layout.is_shared else ("key_pages", "value_pages")
+    key_pages, key = operands[2], operands[2 + len(pools)]
+    if not layout.is_latent and key.shape[1] != layout.room(key_pages.shape[layered:])[0]:
+        # Each device would round its own heads up, and so put them elsewhere.
+        pool = tuple("padded_kv_heads" if name == "kv_heads" else name for name in pool)
     return OpAxes(
         "write_kv",
         operands={
-            "key_pages": pool,
-            "value_pages": pool,
-            "key": ("tokens", "kv_heads", "head_dim"),
-            "value": ("tokens", "kv_heads", "head_dim"),
             "slot_mapping": ("tokens",),
             "layer": (),
+            **dict.fromkeys(pools, pool),
+            **dict.fromkeys(rows_of, row),
         },
-        results=(pool, pool, ()),
-        ids={"slot_mapping": ("pages", "page_size")},
+        results=((), *[pool] * len(pools)),
+        ids={
+            "slot_mapping": tuple(name for name in pool if name.startswith(("pages", "page_size")))
+        },
     )

@@ -32,7 +32,11 @@ def assert_gathered(actual, expected):
 
 def xla_gather(pages, ids, layer=None):
     return _reference.gather_pages(
-        jnp.asarray(pages), jnp.asarray(ids), jnp.int32(layer or 0), layered=layer is not None
+        jnp.asarray(pages),
+        jnp.asarray(ids),
+        jnp.int32(layer or 0),
+        layered=layer is not None,
+        page_axis=0,
     )
 
 
@@ -165,8 +169,8 @@ def test_shard_map_reads_the_heads_of_each_device():
 
 def test_other_platforms_get_the_xla_branch():
     traced = jax.jit(gather_pages).trace(pool(), np.int32([1]))
-    assert "pagedkv.gather_pages.v1" in traced.lower(lowering_platforms=("cpu",)).as_text()
-    assert "pagedkv.gather_pages.v1" not in traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "pagedkv.gather_pages.v2" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "pagedkv.gather_pages.v2" not in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 
 # Refusals
@@ -254,7 +258,9 @@ def test_refuses_at_trace_time(name):
 # The handler trusts nobody: the same questions, asked past Python
 
 
-def call_handler(pages, ids, *, layer=0, rows=None, count=None, layered=False, mode="drop"):
+def call_handler(
+    pages, ids, *, layer=0, rows=None, count=None, layered=False, page_axis=0, mode="drop"
+):
     """Calls the FFI target without the checks of Python."""
     register_targets()
     layer = np.asarray(layer, np.int32 if isinstance(layer, int) else None)
@@ -262,8 +268,10 @@ def call_handler(pages, ids, *, layer=0, rows=None, count=None, layered=False, m
         rows = jax.ShapeDtypeStruct((*ids.shape, *pages.shape[1:]), pages.dtype)
     if count is None:
         count = jax.ShapeDtypeStruct((), jnp.int32)
-    function = jax.ffi.ffi_call("pagedkv.gather_pages.v1", (rows, count))
-    return jax.block_until_ready(function(pages, ids, layer, layered=layered, mode=mode))
+    function = jax.ffi.ffi_call("pagedkv.gather_pages.v2", (rows, count))
+    return jax.block_until_ready(
+        function(pages, ids, layer, layered=layered, page_axis=page_axis, mode=mode)
+    )
 
 
 IDS = np.int32([1, 2])
@@ -281,7 +289,17 @@ BAD_HANDLER_CALLS = {
     "rank of the pool": (
         (pool()[0, 0, 0, 0], IDS),
         {"rows": SHAPE((2,), jnp.float32)},
-        r"pages must have at least 1 axes, got \[\]",
+        r"pages must have more axes than the 0 before and the 0 between them and its pages, got \[\]",
+    ),
+    "page axis": (
+        (pool(), IDS),
+        {"page_axis": 4},
+        r"pages must have more axes than the 0 before and the 4 between them and its pages, got \[8",
+    ),
+    "negative page axis": (
+        (pool(), IDS),
+        {"page_axis": -1},
+        r"pages must have more axes than the 0 before and the -1 between them and its pages, got",
     ),
     "batch of the pool": (
         (pool(), IDS),
@@ -314,7 +332,7 @@ BAD_HANDLER_CALLS = {
     "packed pages": (
         (PACKED[:, :3], IDS),
         {},
-        r"a unit \[3, 1, 3\] of pages has 36 bits of S4, not a whole number of bytes",
+        r"a page of pages \[8, 3, 1, 3\] has parts of 36 bits of S4, not whole bytes",
     ),
     "page": (
         (pool(), np.int32([9])),

@@ -203,7 +203,7 @@ def test_gather_pages_sums_rows_and_moves_no_pool(kind, pool_spec):
     assert int(actual[1]) == expected[1] == 2
     spec = (*pool_spec, *[None] * 5)
     heads = 1 if spec[3] else HEADS
-    moved = [f"all-reduce u32[3,3,{PAGE_SIZE},{heads},{DIM}]"] * bool(spec[1])
+    moved = [f"all-reduce u8[3,3,{PAGE_SIZE},{heads},{DIM},2]"] * bool(spec[1])
     assert [text.partition("{")[0] for text in collectives(gather, *placed)] == moved
 
 
@@ -339,7 +339,7 @@ def test_vmap_of_vmap_of_gather_reads_a_pool_that_is_not_mapped(ids_spec):
         ),
         (
             [P(None, "dp"), P()],
-            r"value_pages must be sharded as the other pool, pages over 'dp', got no mesh axis",
+            r"value_pages must be sharded as the first pool, pages over 'dp', got no mesh axis",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from pagedkv.ops import _reference, register_targets, write_kv
+from pagedkv.ops import KVLayout, _reference, register_targets, write_kv
 from pagedkv.testing import assert_in_place
 
 LAYERS, PAGES, PAGE_SIZE, HEADS, DIM = 3, 8, 4, 2, 8
@@ -41,7 +41,11 @@ def assert_written(actual, expected):
 
 def xla_write(*arrays, layer=None):
     layered = layer is not None
-    return _reference.write_kv(*map(jnp.asarray, arrays), jnp.int32(layer or 0), layered=layered)
+    *pools_and_rows, slots = map(jnp.asarray, arrays)
+    num_dropped, *pools = _reference.write_kv(
+        slots, jnp.int32(layer or 0), *pools_and_rows, layout=KVLayout.NHD, layered=layered
+    )
+    return *pools, num_dropped
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
@@ -301,8 +305,8 @@ def test_shard_map_takes_a_replicated_pool_and_sharded_rows(mesh):
 
 def test_other_platforms_get_the_xla_branch():
     traced = jax.jit(write_kv).trace(*operands())
-    assert "pagedkv.write_kv.v1" in traced.lower(lowering_platforms=("cpu",)).as_text()
-    assert "pagedkv.write_kv.v1" not in traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "pagedkv.write_kv.v2" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "pagedkv.write_kv.v2" not in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 
 # Refusals
@@ -468,18 +472,22 @@ def test_refuses_pools_beyond_int32_slots_and_extended_dtypes():
 # The handler trusts nobody: the same questions, asked past Python
 
 
-def call_handler(arrays, *, layer=0, results=None, layered=False, mode="drop"):
+def call_handler(arrays, *, layer=0, results=None, layered=False, layout="NHD", mode="drop"):
     """Calls the FFI target without the checks of Python."""
     register_targets()
     layer = np.asarray(layer, np.int32 if isinstance(layer, int) else None)
     key_pages, value_pages = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays[:2])
     declared = {
+        "num_dropped": jax.ShapeDtypeStruct(layer.shape, jnp.int32),
         "key_pages": key_pages,
         "value_pages": value_pages,
-        "num_dropped": jax.ShapeDtypeStruct(layer.shape, jnp.int32),
     } | (results or {})
-    function = jax.ffi.ffi_call("pagedkv.write_kv.v1", tuple(declared.values()))
-    return jax.block_until_ready(function(*arrays, layer, layered=layered, mode=mode))
+    results = tuple(result for result in declared.values() if result is not None)
+    function = jax.ffi.ffi_call("pagedkv.write_kv.v2", results)
+    num_dropped, *pools = jax.block_until_ready(
+        function(arrays[4], layer, *arrays[:4], layout=layout, layered=layered, mode=mode)
+    )
+    return *pools, num_dropped
 
 
 def test_handler_copies_the_pools_where_they_are_not_aliased():
@@ -521,46 +529,58 @@ BAD_HANDLER_CALLS = {
     "rank of a pool": (
         replaced(0, lambda a: a[0, 0, 0]),
         {},
-        r"key_pages must have at least 2 axes, got \[8\]",
+        r"key_pages must have 4 axes in layout NHD, got \[8\]",
     ),
     "rank of a layered pool": (
         replaced(1, lambda a: a[0, 0]),
         {"layered": True},
-        (
-            r"key must have the axes \[8\] of slot_mapping and then the row \[8\] of key_pages, "
-            r"got \[8, 2, 8\]"
-        ),
+        r"key_pages must have 5 axes in layout NHD, got \[8, 4, 2, 8\]",
     ),
     "batch of a pool": (
         [*operands()[:2], *(np.stack([a, a]) for a in operands()[2:])],
         {"layer": np.int32([0, 0])},
-        r"key_pages must have the batch axes \[2\] of layer, got \[8, 4, 2, 8\]",
+        r"key_pages must have 5 axes in layout NHD, got \[8, 4, 2, 8\]",
+    ),
+    "size of a batch": (
+        [np.stack([a, a]) for a in operands()],
+        {"layer": np.int32([0, 0]), "results": {"num_dropped": SHAPE((3,), jnp.int32)}},
+        r"num_dropped must have the shape \[2\] of layer, got \[3\]",
+    ),
+    "batch of one pool": (
+        [operands()[0][None], *(np.stack([a, a]) for a in operands()[1:])],
+        {"layer": np.int32([0, 0])},
+        r"key_pages must have the batch axes \[2\] of layer, got \[1, 8, 4, 2, 8\]",
+    ),
+    "layout": (operands(), {"layout": "NDH"}, r"no layout NDH"),
+    "results": (
+        operands(),
+        {"results": {"value_pages": None}},
+        r"must have 2 pools as results, got 1",
+    ),
+    "operands": (
+        operands(),
+        {"layout": "FUSED"},
+        r"must have 3 pools and rows, got 4",
     ),
     "dtype of keys": (
         replaced(2, lambda a: a.astype(np.float16)),
         {},
-        r"key must be F32 as key_pages, got F16",
+        r"key must be F32 as its pages, got F16",
     ),
     "dtype of values": (
         replaced(3, lambda a: a.astype(np.int32)),
         {},
-        r"value must be F32 as value_pages, got S32",
+        r"value must be F32 as its pages, got S32",
     ),
     "shape of keys": (
         replaced(2, lambda a: a[:4]),
         {},
-        (
-            r"key must have the axes \[8\] of slot_mapping and then the row \[2, 8\] of key_pages, "
-            r"got \[4, 2, 8\]"
-        ),
+        r"key must have the axes \[8\] of slot_mapping and then 2 for a row, got \[4, 2, 8\]",
     ),
     "row of values": (
         replaced(3, lambda a: a[..., :4]),
         {},
-        (
-            r"value must have the axes \[8\] of slot_mapping and then the row \[2, 8\] of "
-            r"value_pages, got \[8, 2, 4\]"
-        ),
+        r"value has 2 heads of 4 elements, but a token has 2 of 8 in layout NHD",
     ),
     "pages of values": (
         replaced(1, lambda a: a[:4]),
@@ -570,17 +590,20 @@ BAD_HANDLER_CALLS = {
     "packed rows": (
         INT4_ARRAYS,
         {},
-        r"a unit \[1, 3\] of key_pages has 12 bits of S4, not a whole number of bytes",
+        (
+            r"the rows of key, 1 heads of 3 elements of 4 bits, do not start at whole bytes "
+            r"in layout NHD"
+        ),
     ),
     "dtype of the first result": (
         operands(),
         {"results": {"key_pages": SHAPE((8, 4, 2, 8), jnp.int32)}},
-        r"the first result must be F32 as key_pages, got S32",
+        r"a result must be F32 as key_pages, got S32",
     ),
     "shape of the second result": (
         operands(),
         {"results": {"value_pages": SHAPE((8, 4, 2, 4), jnp.float32)}},
-        r"the second result must have the shape \[8, 4, 2, 8\] of value_pages, got \[8, 4, 2, 4\]",
+        r"a result must have the shape \[8, 4, 2, 8\] of value_pages, got \[8, 4, 2, 4\]",
     ),
     "slot": (
         operands(slots=[40]),

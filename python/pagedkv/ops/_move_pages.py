@@ -1,0 +1,168 @@
+"""Moves pages between pools and contiguous rows, for tiers of memory."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from pagedkv.layouts import KVLayout
+from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes, numbered
+from pagedkv.ops._checks import Mode
+
+Target = Literal["rows", "pages"]
+
+
+class PageMove(NamedTuple):
+    """Pools and rows after a move, and how many ids named no page."""
+
+    pools: Any
+    rows: jax.Array
+    num_dropped: jax.Array
+
+
+def move_pages(
+    pools: Any,
+    page_ids: ArrayLike,
+    rows: ArrayLike,
+    *,
+    to: Target,
+    layout: KVLayout | str = KVLayout.NHD,
+    stacked: bool = False,
+    mode: Mode = "drop",
+) -> PageMove:
+    """Moves page ``page_ids[i]`` of every pool, all layers, to or from the bytes ``rows[i]``.
+
+    One row is what a page is as a whole, in one piece: to write to a file, to send, or to keep in
+    host memory. It has the pools in the order of `jax.tree.leaves`; of each, the page's part in
+    the order of its axes. Under `jax.jit` with pools and rows donated both stay where they are, in
+    either direction. On a mesh the pools may be sharded over their pages.
+
+    Args:
+      pools: Any pytree of arrays with as many pages each: a `KVPool`, a list of pools, scales. Any
+        dtypes.
+      page_ids: int32, shape ``[n]``, each in ``[0, pages)``, or -1 for padding: a row of zeros, or
+        one that goes nowhere.
+      rows: uint8, shape ``[n, page_row_bytes(pools)]``.
+      to: "rows" to read the pools, "pages" to write them.
+      layout: Where the pages are counted: a `pagedkv.KVLayout`, or its name.
+      stacked: Whether the pools have a layer axis before the axes of the layout.
+      mode: What becomes of an id out of range. "drop" treats it as padding, and counts it. "raise"
+        fails with `jax.errors.JaxRuntimeError` before the first write; what was donated is lost
+        then. Only the CPU can raise, other platforms drop.
+
+    Returns:
+      Pools and rows, and ``num_dropped``: int32, shape ``[]``, how many ids were out of range,
+      padding aside.
+
+    Raises:
+      TypeError: If an operand is no array, the ids are not int32 or the rows not uint8.
+      ValueError: If shapes do not fit together, there is no pool, or ``to``, ``mode`` or ``layout``
+        is unknown; also when differentiated.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from pagedkv.ops import move_pages, page_row_bytes
+      >>> pools = [jnp.arange(3, dtype=jnp.uint8).reshape(3, 1, 1, 1) for _ in range(2)]
+      >>> rows = jnp.zeros([1, page_row_bytes(pools)], jnp.uint8)
+      >>> pools, rows, _ = move_pages(pools, jnp.int32([2]), rows, to="rows")
+      >>> rows.tolist()
+      [[2, 2]]
+      >>> pools, rows, _ = move_pages(pools, jnp.int32([0]), rows, to="pages")
+      >>> pools[1].ravel().tolist()
+      [2, 1, 2]
+    """
+    operation = "move_pages"
+    if to not in get_args(Target):
+        raise ValueError(f"[{operation}] to must be 'rows' or 'pages', got {to!r}")
+    page_axis = _checks.as_layout(operation, layout).page_axis + bool(stacked)
+    _checks.check_mode(operation, mode)
+    leaves, tree = jax.tree.flatten(pools)
+    _checks.check_pools(operation, leaves, page_axis)
+    ids = _checks.as_array(operation, "page_ids", page_ids)
+    _checks.check_int32(operation, "page_ids", ids)
+    if len(ids.shape) != 1:
+        raise ValueError(f"[{operation}] page_ids must have shape [n], got {list(ids.shape)}")
+    bytes_of_rows = _checks.as_array(operation, "rows", rows)
+    if bytes_of_rows.dtype != np.uint8:
+        raise TypeError(f"[{operation}] rows must be uint8, got {bytes_of_rows.dtype}")
+    wanted = (ids.shape[0], _row_bytes(leaves, page_axis))
+    if bytes_of_rows.shape != wanted:
+        raise ValueError(
+            f"[{operation}] rows must have shape {list(wanted)}, got {list(bytes_of_rows.shape)}"
+        )
+    num_dropped, *moved = _move(page_ids, rows, *leaves, to=to, page_axis=page_axis, mode=mode)
+    new_rows = moved.pop(0) if to == "rows" else rows
+    return PageMove(jax.tree.unflatten(tree, moved), new_rows, num_dropped)
+
+
+def page_row_bytes(
+    pools: Any, *, layout: KVLayout | str = KVLayout.NHD, stacked: bool = False
+) -> int:
+    """Bytes of a row of `move_pages`: of one page, in all layers of all pools.
+
+    Args:
+      pools: As of `move_pages`; arrays or `jax.ShapeDtypeStruct`.
+      layout: A `pagedkv.KVLayout`, or its name.
+      stacked: Whether the pools have a layer axis before the axes of the layout.
+
+    Raises:
+      TypeError: If a pool is no array.
+      ValueError: If a pool has too few axes, or pools differ in pages.
+    """
+    operation = "page_row_bytes"
+    page_axis = _checks.as_layout(operation, layout).page_axis + bool(stacked)
+    leaves = jax.tree.leaves(pools)
+    _checks.check_pools(operation, leaves, page_axis)
+    return _row_bytes(leaves, page_axis)
+
+
+def _row_bytes(leaves: list[Any], page_axis: int) -> int:
+    return sum(
+        math.prod(pool.shape[:page_axis] + pool.shape[page_axis + 1 :])
+        * _checks.bits(pool.dtype)
+        // 8
+        for pool in leaves
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("to", "page_axis", "mode"), inline=True)
+def _move(*operands: jax.Array, to: Target, page_axis: int, mode: str) -> tuple[jax.Array, ...]:
+    num_pools = len(operands) - 2
+    if to == "rows":
+        target, reference = "pagedkv.pages_to_rows.v1", _reference.pages_to_rows
+        aliases = {1 + i: 1 + i for i in range(1 + num_pools)}
+    else:
+        target, reference = "pagedkv.rows_to_pages.v1", _reference.rows_to_pages
+        aliases = {2 + i: 1 + i for i in range(num_pools)}
+    axes = _axes(operands[2:], page_axis, to)
+    return _dispatch.call(
+        target,
+        functools.partial(reference, page_axis=page_axis),
+        *operands,
+        axes=axes,
+        vmap_method="broadcast_all",
+        aliases=aliases,
+        page_axis=page_axis,
+        mode=mode,
+    )
+
+
+def _axes(pools: Sequence[jax.Array], page_axis: int, to: Target) -> OpAxes:
+    axes = {}
+    for i, pool in enumerate(pools):
+        names = list(numbered("axis", pool.ndim))
+        names[page_axis] = "pages"
+        axes[f"pools[{i}]"] = tuple(names)
+    rows = ("ids", "bytes")
+    return OpAxes(
+        "move_pages",
+        operands={"page_ids": ("ids",), "rows": rows, **axes},
+        results=((), *[rows] * (to == "rows"), *axes.values()),
+        ids={"page_ids": ("pages",)},
+        summed=frozenset([1] * (to == "rows")),
+    )

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+#include "checks.h"
+
+/// Operands and results of handlers that take as many as a layout has, or write pools in place.
+namespace pagedkv {
+
+/// XLA hands in the same memory for an aliased operand and result. Where it does not, the rest of
+/// the pool, `num_bytes` of it, must come along.
+inline void carry_over(const ffi::AnyBuffer& before, const ffi::AnyBuffer& after,
+                       int64_t num_bytes) {
+  if (before.untyped_data() == after.untyped_data() || num_bytes == 0) return;
+  std::memcpy(after.untyped_data(), before.untyped_data(), static_cast<size_t>(num_bytes));
+}
+
+/// All of `operands`. Fails unless there are `num_wanted`.
+inline ffi::ErrorOr<std::vector<ffi::AnyBuffer>> read_operands(std::string_view operation,
+                                                               const ffi::RemainingArgs& operands,
+                                                               size_t num_wanted) {
+  if (operands.size() != num_wanted) {
+    return ffi::Unexpected(invalid_argument(operation, "must have ", num_wanted,
+                                            " pools and rows, got ", operands.size()));
+  }
+  std::vector<ffi::AnyBuffer> buffers;
+  for (size_t i = 0; i < num_wanted; ++i) {
+    const auto buffer = operands.get<ffi::AnyBuffer>(i);
+    if (!buffer) return ffi::Unexpected(buffer.error());
+    buffers.push_back(*buffer);
+  }
+  return buffers;
+}
+
+/// All of `results`. Fails unless there are `num_wanted`.
+inline ffi::ErrorOr<std::vector<ffi::AnyBuffer>> read_results(std::string_view operation,
+                                                              const ffi::RemainingRets& results,
+                                                              size_t num_wanted) {
+  if (results.size() != num_wanted) {
+    return ffi::Unexpected(invalid_argument(operation, "must have ", num_wanted,
+                                            " pools as results, got ", results.size()));
+  }
+  std::vector<ffi::AnyBuffer> buffers;
+  for (size_t i = 0; i < num_wanted; ++i) {
+    auto buffer = results.get<ffi::AnyBuffer>(i);
+    if (!buffer) return ffi::Unexpected(buffer.error());
+    buffers.push_back(**buffer);
+  }
+  return buffers;
+}
+
+}  // namespace pagedkv
