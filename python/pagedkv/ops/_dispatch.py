@@ -43,7 +43,7 @@ def call(
         )
         return outputs
 
-    op = jax.custom_jvp(partitioned(on_one_device, axes))
+    op = jax.custom_jvp(partitioned(on_one_device, axes, f"{target} {attributes}"))
 
     @op.defjvp
     def op_jvp(*_: Any) -> Any:

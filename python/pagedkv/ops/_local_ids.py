@@ -121,7 +121,7 @@ def _sum(rows: jax.Array, mesh_axes: MeshAxes) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.complexfloating):  # JAX has no bits of these
         return jnp.asarray(jax.lax.psum(rows, mesh_axes), dtype)
     if dtype == jnp.bool:
-        return jax.lax.psum(rows.astype(jnp.uint8), mesh_axes).astype(dtype)
+        return jnp.asarray(jax.lax.psum(rows.astype(jnp.uint8), mesh_axes), dtype)
     words = jax.lax.bitcast_convert_type(rows, jnp.dtype(f"uint{min(width, 8)}"))
     total = jax.lax.psum(words.astype(jnp.uint8), mesh_axes).astype(words.dtype)
     return jax.lax.bitcast_convert_type(total, dtype)

@@ -5,10 +5,13 @@ the `jax.shard_map` where they are Explicit, ids of pages that lie on other devi
 `jax.vmap` puts in front.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental.custom_partitioning import (
     ArrayMapping,
     CompoundFactor,
@@ -25,23 +28,26 @@ Op = Callable[..., tuple[jax.Array, ...]]
 OpFor = Callable[[Placement], Op]
 
 
-def partitioned(op: Op, axes: OpAxes) -> Op:
-    """Makes of ``op``, for arrays of one device, an op for arrays sharded as ``axes`` allows."""
+def partitioned(op: Op, axes: OpAxes, identity: str) -> Op:
+    """Makes of ``op``, for arrays of one device, an op for arrays sharded as ``axes`` allows.
+
+    ``identity`` is another string for every other op.
+    """
 
     def op_for(placement: Placement) -> Op:
         mesh_axes = placement.get("pages")
         return on_own_pages(op, axes, mesh_axes) if mesh_axes else op
 
-    return _partitioned(op_for, axes)
+    return _partitioned(op_for, axes, identity)
 
 
-def _partitioned(op_for: OpFor, axes: OpAxes) -> Op:
+def _partitioned(op_for: OpFor, axes: OpAxes, identity: str) -> Op:
     @jax.custom_batching.custom_vmap
     def on_mesh(*operands: jax.Array) -> tuple[jax.Array, ...]:
         mesh = _explicit_mesh(operands)
         if mesh is not None:
             return _explicit(op_for, axes, mesh, operands)
-        return _auto(op_for, axes, operands)
+        return _auto(op_for, axes, identity, operands)
 
     # custom_partitioning has no rule for batches, so the batch is made before it.
     @on_mesh.def_vmap
@@ -51,7 +57,7 @@ def _partitioned(op_for: OpFor, axes: OpAxes) -> Op:
         def op_for_batch(placement: Placement) -> Op:
             return jax.vmap(op_for(placement), in_axes)
 
-        results = _partitioned(op_for_batch, axes.under_vmap(mapped))(*operands)
+        results = _partitioned(op_for_batch, axes.under_vmap(mapped), identity)(*operands)
         return results, (True,) * len(results)
 
     def op(*operands: jax.Array) -> tuple[jax.Array, ...]:
@@ -116,38 +122,49 @@ def _axes_to_map(mesh: Any) -> set[str]:
 # for one device JAX puts the op in as it is.
 
 
-def _auto(op_for: OpFor, axes: OpAxes, operands: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    def partition(mesh: Any, operands: Sequence[Any], _: Any) -> Any:
-        placement = place(mesh, operands)
-        return (
-            mesh,
-            op_for(placement),
-            shardings(mesh, axes.results, placement),
-            shardings(mesh, axes.operands.values(), placement),
-        )
+def _auto(
+    op_for: OpFor, axes: OpAxes, identity: str, operands: Sequence[jax.Array]
+) -> tuple[jax.Array, ...]:
+    # A program says nothing of the op before it is partitioned. This operand does, or two programs
+    # would have one key in JAX's persistent cache.
+    digest = hashlib.sha256(f"{identity} {axes}".encode()).digest()
+    keyed = replace(axes, operands={"digest": ("words",), **axes.operands})
+    arrays = (np.frombuffer(digest, np.int32), *operands)
 
-    def infer_sharding_from_operands(mesh: Any, operands: Sequence[Any], _: Any) -> Any:
-        return shardings(mesh, axes.results, place(mesh, operands))
+    def keyed_op(placement: Placement) -> Op:
+        op = op_for(placement)
+        return lambda _, *operands: op(*operands)
 
     def place(mesh: Any, operands: Sequence[Any]) -> Placement:
         shapes = [operand.shape for operand in operands]
-        return axes.place(shapes, [operand.sharding for operand in operands], mesh.shape)
+        return keyed.place(shapes, [operand.sharding for operand in operands], mesh.shape)
 
     def shardings(
         mesh: Any, arrays: Iterable[tuple[str, ...]], placement: Placement
     ) -> tuple[NamedSharding, ...]:
         return tuple(NamedSharding(mesh, partition_spec(names, placement)) for names in arrays)
 
-    op = op_for({})
-    results = jax.eval_shape(op, *operands)
-    shapes = [array.shape for array in (*operands, *results)]
+    def partition(mesh: Any, operands: Sequence[Any], _: Any) -> Any:
+        placement = place(mesh, operands)
+        return (
+            mesh,
+            keyed_op(placement),
+            shardings(mesh, keyed.results, placement),
+            shardings(mesh, keyed.operands.values(), placement),
+        )
+
+    def infer_sharding_from_operands(mesh: Any, operands: Sequence[Any], _: Any) -> Any:
+        return shardings(mesh, keyed.results, place(mesh, operands))
+
+    op = keyed_op({})
+    shapes = [array.shape for array in (*arrays, *jax.eval_shape(op, *arrays))]
     function = custom_partitioning(op)
     function.def_partition(
         partition,
         infer_sharding_from_operands=infer_sharding_from_operands,
-        sharding_rule=lambda *_: _sharding_rule(axes, shapes),
+        sharding_rule=lambda *_: _sharding_rule(keyed, shapes),
     )
-    return tuple(function(*operands))
+    return tuple(function(*arrays))
 
 
 def _sharding_rule(axes: OpAxes, shapes: Sequence[tuple[int, ...]]) -> SdyShardingRule:

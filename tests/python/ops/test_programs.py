@@ -214,6 +214,8 @@ sys.path[:0] = sys.argv[1:]
 import test_programs as programs
 from jax.sharding import AxisType
 
+jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
+
 def one_device(*arrays):
     return programs.step(*arrays)
 
@@ -223,27 +225,58 @@ def manual(*arrays):
 def explicit(*arrays):
     return programs.step(*arrays)
 
+def auto(*arrays):
+    return programs.step(*arrays)
+
 arrays = programs.make_arrays()
 jax.jit(one_device, donate_argnums=(0, 1)).lower(*programs.types(arrays)).compile()
-for function, kind in ((manual, AxisType.Auto), (explicit, AxisType.Explicit)):
+meshes = {manual: AxisType.Auto, explicit: AxisType.Explicit, auto: AxisType.Auto}
+for function, kind in meshes.items():
     types = programs.types(arrays, programs.shardings(programs.make_mesh(kind)))
-    results = jax.jit(function, donate_argnums=(0, 1)).lower(*types).compile()
+    jax.jit(function, donate_argnums=(0, 1)).lower(*types).compile()
 """
+
+
+def compile_cached(folder, program, *arguments):
+    """Names in the cache once a new process has compiled its programs."""
+    run_python(
+        program,
+        *arguments,
+        num_devices=8,
+        JAX_COMPILATION_CACHE_DIR=str(folder),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
+    return sorted(path.name for path in folder.glob("*-cache"))
 
 
 def test_second_process_finds_programs_in_the_compilation_cache(tmp_path):
     folders = [os.path.dirname(__file__), os.path.dirname(oracle.__file__)]
-    found = []
-    for _ in range(2):
-        run_python(
-            COMPILE,
-            *folders,
-            num_devices=8,
-            JAX_COMPILATION_CACHE_DIR=str(tmp_path),
-            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-            JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
-        )
-        found.append(sorted(path.name for path in tmp_path.glob("*-cache")))
-    programs = [name.rsplit("-", 2)[0] for name in found[0]]
-    assert programs == ["jit_explicit", "jit_manual", "jit_one_device"]
-    assert found[1] == found[0]  # a miss would have added one
+    found = compile_cached(tmp_path, COMPILE, *folders)
+    programs = [name.rsplit("-", 2)[0] for name in found]
+    assert programs == ["jit_auto", "jit_explicit", "jit_manual", "jit_one_device"]
+    assert compile_cached(tmp_path, COMPILE, *folders) == found  # a miss would have added one
+
+
+def test_ops_that_differ_in_an_attribute_are_two_programs(tmp_path):
+    """JAX leaves out of the key what tells the partitioner which op it is: here, we say so."""
+    program = """
+import sys
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from pagedkv.ops import write_kv
+
+jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
+mesh = jax.make_mesh((8,), ("tp",), axis_types=(AxisType.Auto,))
+pools = [jax.device_put(np.zeros((4, 2, 8, 1)), NamedSharding(mesh, P(None, None, "tp")))] * 2
+row = np.ones((1, 8, 1), np.float32)
+write = jax.jit(lambda *a: tuple(write_kv(*a, np.int32([99]), mode=sys.argv[1])))
+try:
+    assert int(jax.block_until_ready(write(*pools, row, row))[2]) == 1
+except jax.errors.JaxRuntimeError as error:
+    assert sys.argv[1] == "raise", error
+else:
+    assert sys.argv[1] == "drop"
+"""
+    compile_cached(tmp_path, program, "drop")
+    compile_cached(tmp_path, program, "raise")
