@@ -42,7 +42,7 @@ def local_ids(ids: ArrayLike, num_local: int, axis_name: str | Sequence[str]) ->
       >>> local = jax.shard_map(
       ...     lambda ids: local_ids(ids, 8, "dp"), mesh=mesh, in_specs=P(), out_specs=P("dp")
       ... )
-      >>> local(jnp.int32([7, -1, 8000]))[:3].tolist()  # on the first device
+      >>> local(jnp.int32([7, -1, 8000])).tolist()[:3]  # on the first device
       [7, -1, 8000]
     """
     operation = "local_ids"
