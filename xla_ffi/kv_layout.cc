@@ -89,7 +89,8 @@ ffi::ErrorOr<PoolGeometry> pool_geometry(std::string_view operation, std::string
 
 ffi::ErrorOr<RowGeometry> row_geometry(std::string_view operation, std::string_view rows_name,
                                        const PoolGeometry& pool, const KvLayout& layout,
-                                       size_t stream, int64_t num_heads, int64_t dim) {
+                                       size_t stream, int64_t num_heads, int64_t dim,
+                                       bool by_head) {
   const Room has = room(pool, layout);
   const bool fits = layout.pads ? num_heads <= has.heads && dim <= has.dim
                                 : num_heads == has.heads && dim == has.dim;
@@ -107,10 +108,9 @@ ffi::ErrorOr<RowGeometry> row_geometry(std::string_view operation, std::string_v
   } else if (layout.sharing == Sharing::kSideBySide) {
     first = static_cast<int64_t>(stream) * has.dim;
   }
-  // Heads that lie back to back are one run.
   int64_t num_runs = num_heads, run = dim;
   const bool is_scattered = pool.stride(kDim) != 1;
-  if (num_runs == 1 || (!is_scattered && head_stride == dim)) {
+  if (!by_head && !is_scattered && head_stride == dim) {
     run *= num_runs;
     num_runs = 1;
   }

@@ -94,10 +94,12 @@ struct RowGeometry {
 
 /// The geometry of rows of `num_heads` heads of `dim` elements in the given stream, 0 for keys and
 /// 1 for values. Fails if the pool has not room for exactly these, or, in a layout that pads, for
-/// at least these; and if a run is not a whole number of bytes.
+/// at least these; and if a run is not a whole number of bytes. Heads that lie back to back are one
+/// run, unless a run is wanted `by_head`.
 ffi::ErrorOr<RowGeometry> row_geometry(std::string_view operation, std::string_view rows_name,
                                        const PoolGeometry& pool, const KvLayout& layout,
-                                       size_t stream, int64_t num_heads, int64_t dim);
+                                       size_t stream, int64_t num_heads, int64_t dim,
+                                       bool by_head = false);
 
 /// Bytes of a token in a pool that has more room than `num_streams` rows of `num_heads` heads of
 /// `dim` elements take; 0 if these fill it. Such bytes are contiguous.

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import numpy as np
@@ -96,7 +96,7 @@ def move_pages(
             f"[{operation}] rows must have shape {list(wanted)}, got {list(bytes_of_rows.shape)}"
         )
     num_dropped, *moved = _move(page_ids, rows, *leaves, to=to, page_axis=page_axis, mode=mode)
-    new_rows = moved.pop(0) if to == "rows" else rows
+    new_rows = moved.pop(0) if to == "rows" else cast(jax.Array, rows)
     return PageMove(jax.tree.unflatten(tree, moved), new_rows, num_dropped)
 
 

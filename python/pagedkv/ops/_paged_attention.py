@@ -154,7 +154,7 @@ def _scale(operation: str, scale: float | None, head_dim: int) -> float:
 def _attend(*operands: jax.Array, layered: bool, scale: float, mode: str) -> tuple[jax.Array, ...]:
     return _dispatch.call(
         "pagedkv.paged_attention.v1",
-        functools.partial(_reference.paged_attention, layered=layered, scale=np.float32(scale)),
+        functools.partial(_reference.paged_attention, layered=layered, scale=scale),
         *operands,
         axes=_axes(layered),
         # A batch is ragged as it is, so vmap has little to give: one element after the other.
