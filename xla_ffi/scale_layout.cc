@@ -38,11 +38,14 @@ ffi::ErrorOr<ScaleGeometry> scale_geometry(std::string_view operation, std::stri
         invalid_argument(operation, name, " must be F32, got ", scales.element_type()));
   }
   const size_t num_leading_axes = batch_rank + (layered ? 1 : 0);
-  const Shape leading = shape(pool).first(num_leading_axes);
+  const Shape layers = shape(pool).first(num_leading_axes).subspan(batch_rank);
   const Shape pool_axes = shape(pool).last(layout.rank);
   for (const auto granularity : {Granularity::kStatic, Granularity::kPage, Granularity::kToken}) {
     const std::vector<int64_t> axes = scale_axes(layout, pool_axes, granularity);
-    if (!is_concatenation(shape(scales), leading, axes)) continue;
+    if (shape(scales).size() != num_leading_axes + axes.size() ||
+        !is_concatenation(shape(scales).subspan(batch_rank), layers, axes)) {
+      continue;
+    }
     std::array<int64_t, 4> strides{};  // by AxisRole
     const bool side_by_side = layout.sharing == Sharing::kSideBySide;
     int64_t stride = side_by_side ? 2 : 1;
@@ -54,7 +57,8 @@ ffi::ErrorOr<ScaleGeometry> scale_geometry(std::string_view operation, std::stri
       stride *= pool_axes[axis];
     }
     const auto of = [&](AxisRole role) { return strides[static_cast<size_t>(role)]; };
-    ScaleGeometry geometry{.granularity = granularity,
+    ScaleGeometry geometry{.batch = shape(scales).first(batch_rank),
+                           .granularity = granularity,
                            .num_layers = layered ? shape(pool)[batch_rank] : 1,
                            .layer_size = stride,
                            .page_stride = of(AxisRole::kPages),
@@ -67,10 +71,10 @@ ffi::ErrorOr<ScaleGeometry> scale_geometry(std::string_view operation, std::stri
     }
     return geometry;
   }
-  return ffi::Unexpected(invalid_argument(
-      operation, name, " must have the shape of their pool ", Printed{shape(pool)},
-      " without its elements, or also without tokens, or pages too, in layout ", layout.name,
-      ", got ", Printed{shape(scales)}));
+  return ffi::Unexpected(
+      invalid_argument(operation, name, " must have the shape of their pool ", Printed{shape(pool)},
+                       " without its elements, or also without tokens, or pages too, in layout ",
+                       layout.name, ", got ", Printed{shape(scales)}));
 }
 
 }  // namespace pagedkv

@@ -21,6 +21,7 @@ enum class Granularity : uint8_t {
 
 /// Strides are in scales.
 struct ScaleGeometry {
+  Shape batch;
   Granularity granularity;
   int64_t num_layers;
   int64_t layer_size;
@@ -38,7 +39,7 @@ struct ScaleGeometry {
 };
 
 /// Reads the geometry of the scales of a pool, whose shape says what shares one. Fails unless they
-/// are float32 and have one of the shapes that go with the pool's.
+/// are float32 and have one of the shapes that go with the pool's, behind any batch axes.
 ffi::ErrorOr<ScaleGeometry> scale_geometry(std::string_view operation, std::string_view name,
                                            const ffi::AnyBuffer& scales, const ffi::AnyBuffer& pool,
                                            const KvLayout& layout, size_t batch_rank, bool layered);

@@ -4,6 +4,7 @@
 #include <span>
 #include <string_view>
 
+#include "broadcast.h"
 #include "checks.h"
 #include "handlers.h"
 #include "ids.h"
@@ -16,33 +17,6 @@ namespace {
 
 constexpr std::string_view kOperation = "gather_pages";
 
-// An operand that vmap did not map has 1 where the batch has its size.
-bool broadcasts_to(Shape axes, Shape batch) {
-  return axes.size() == batch.size() &&
-         std::ranges::equal(axes, batch, [](int64_t a, int64_t b) { return a == 1 || a == b; });
-}
-
-// Which of its batch elements an operand contributes to element `index` of the whole batch.
-size_t broadcast_index(size_t index, Shape batch, Shape axes) {
-  size_t result = 0;
-  size_t stride = 1;
-  for (size_t axis = batch.size(); axis-- > 0;) {
-    const auto size = static_cast<size_t>(batch[axis]);
-    if (axes[axis] != 1) result += index % size * stride;
-    stride *= static_cast<size_t>(axes[axis]);
-    index /= size;
-  }
-  return result;
-}
-
-ffi::Error check_batch(std::string_view name, Shape axes, Shape batch) {
-  if (axes.size() >= batch.size() && broadcasts_to(axes.first(batch.size()), batch)) {
-    return ffi::Error::Success();
-  }
-  return invalid_argument(kOperation, name, " must have batch axes that broadcast to the ",
-                          Printed{batch}, " of num_dropped, got ", Printed{axes});
-}
-
 // Reads pages into `rows`, whoever owns these.
 ffi::Error gather(ffi::ThreadPool& threads, const ffi::AnyBuffer& pages,
                   const ffi::AnyBuffer& page_ids, const ffi::AnyBuffer& layer,
@@ -50,19 +24,14 @@ ffi::Error gather(ffi::ThreadPool& threads, const ffi::AnyBuffer& pages,
                   int64_t page_axis, std::string_view mode_name) {
   const auto mode = parse_mode(mode_name);
   if (!mode) return unknown_mode(kOperation, mode_name);
-  if (auto error = check_int32(kOperation, "page_ids", page_ids); error.failure()) return error;
-  if (auto error = check_int32(kOperation, "layer", layer); error.failure()) return error;
-  if (auto error = check_int32(kOperation, "num_dropped", num_dropped); error.failure()) {
+  if (auto error = check_gather_ids(kOperation, page_ids, layer, num_dropped); error.failure()) {
     return error;
   }
   const Shape batch = shape(num_dropped);
   const auto view = page_view(kOperation, "pages", pages, batch.size(), layered, page_axis);
   if (!view) return view.error();
-  if (auto error = check_batch("pages", shape(pages), batch); error.failure()) return error;
-  if (auto error = check_batch("page_ids", shape(page_ids), batch); error.failure()) return error;
-  if (!broadcasts_to(shape(layer), batch)) {
-    return invalid_argument(kOperation, "layer must broadcast to the shape ", Printed{batch},
-                            " of num_dropped, got ", Printed{shape(layer)});
+  if (auto error = check_batch(kOperation, "pages", shape(pages), batch); error.failure()) {
+    return error;
   }
   if (rows.element_type() != pages.element_type()) {
     return invalid_argument(kOperation, "rows must be ", pages.element_type(), " as pages, got ",

@@ -22,7 +22,9 @@ NB_MODULE(_ffi_cpu, m) {
       [] {
         nb::dict targets;
         targets["pagedkv.write_kv.v2"] = capsule(PagedkvWriteKv);
+        targets["pagedkv.write_kv_quantized.v1"] = capsule(PagedkvWriteKvQuantized);
         targets["pagedkv.gather_pages.v2"] = capsule(PagedkvGatherPages);
+        targets["pagedkv.gather_dequantized.v1"] = capsule(PagedkvGatherDequantized);
         targets["pagedkv.gather_into.v1"] = capsule(PagedkvGatherInto);
         targets["pagedkv.gather_through.v1"] = capsule(PagedkvGatherThrough);
         targets["pagedkv.scatter_pages.v1"] = capsule(PagedkvScatterPages);

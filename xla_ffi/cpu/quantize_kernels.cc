@@ -57,11 +57,10 @@ struct SmallFloat {
   // To nearest, ties to even. A magnitude beyond the largest number becomes a special code or more.
   PAGEDKV_INLINE static uint32_t round(float value) {
     // Added to this, a number rounds to a multiple of the smallest one above zero.
-    constexpr float kRounder =
-        std::bit_cast<float>(uint32_t{kBias + 1 - kSmallBias - kFractionBits + kMantissaBits}
-                             << kMantissaBits);
-    constexpr float kSmallestNormal = std::bit_cast<float>(uint32_t{kBias + 1 - kSmallBias}
-                                                           << kMantissaBits);
+    constexpr float kRounder = std::bit_cast<float>(
+        uint32_t{kBias + 1 - kSmallBias - kFractionBits + kMantissaBits} << kMantissaBits);
+    constexpr float kSmallestNormal =
+        std::bit_cast<float>(uint32_t{kBias + 1 - kSmallBias} << kMantissaBits);
     const auto bits = std::bit_cast<uint32_t>(value);
     const uint32_t magnitude = bits & ~kSign;
     const auto absolute = std::bit_cast<float>(magnitude);
@@ -76,14 +75,17 @@ struct SmallFloat {
 
   PAGEDKV_INLINE static float widen(uint32_t code) {
     const uint32_t magnitude = code & (kSignBit - 1);
-    // Exact, also for subnormals.
-    const float scaled = std::bit_cast<float>(magnitude << kShift) *
-                         std::bit_cast<float>(uint32_t{2 * kBias - kSmallBias} << kMantissaBits);
+    // XLA has the CPU take subnormal floats for zeros, so none may stand in between.
+    constexpr float kUnit =
+        std::bit_cast<float>(uint32_t{kBias + 1 - kSmallBias - kFractionBits} << kMantissaBits);
+    const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * kUnit;
+    const uint32_t normal = (magnitude << kShift) + (uint32_t{kBias - kSmallBias} << kMantissaBits);
     const uint32_t fraction = magnitude - kFirstSpecial;
     const uint32_t special =
         kInfinity | (kHasInfinity ? fraction << kShift : 1u << (kMantissaBits - 1));
-    const uint32_t bits =
-        magnitude >= kFirstSpecial ? special : std::bit_cast<uint32_t>(scaled);
+    const uint32_t finite =
+        magnitude < (1u << kFractionBits) ? std::bit_cast<uint32_t>(subnormal) : normal;
+    const uint32_t bits = magnitude >= kFirstSpecial ? special : finite;
     return std::bit_cast<float>(bits | (code & kSignBit) << (31 - kExponentBits - kFractionBits));
   }
 };
@@ -167,8 +169,7 @@ PAGEDKV_INLINE void quantize_row(const std::byte* row, int64_t size, float facto
                                  std::byte* codes) {
   if constexpr (Code::kBits == 8) {
     for (int64_t i = 0; i < size; ++i) {
-      codes[i] =
-          static_cast<std::byte>(Code::code(Float::load(row + i * Float::kBytes) * factor));
+      codes[i] = static_cast<std::byte>(Code::code(Float::load(row + i * Float::kBytes) * factor));
     }
   } else {
     for (int64_t i = 0; i < size; i += 2) {
@@ -262,18 +263,18 @@ PAGEDKV_INLINE void dequantize_any(CodeType code, FloatType type, const std::byt
 }
 
 // The same three functions for an instruction set.
-#define PAGEDKV_KERNELS(name, attribute)                                                          \
-  attribute float largest_##name(FloatType type, const std::byte* row, int64_t size) {            \
-    return largest_any(type, row, size);                                                          \
-  }                                                                                               \
-  attribute void quantize_##name(FloatType type, CodeType code, const std::byte* row,             \
-                                 int64_t size, float factor, std::byte* codes) {                  \
-    quantize_any(type, code, row, size, factor, codes);                                           \
-  }                                                                                               \
-  attribute void dequantize_##name(CodeType code, FloatType type, const std::byte* codes,         \
-                                   int64_t size, float scale, std::byte* row) {                   \
-    dequantize_any(code, type, codes, size, scale, row);                                          \
-  }                                                                                               \
+#define PAGEDKV_KERNELS(name, attribute)                                                  \
+  attribute float largest_##name(FloatType type, const std::byte* row, int64_t size) {    \
+    return largest_any(type, row, size);                                                  \
+  }                                                                                       \
+  attribute void quantize_##name(FloatType type, CodeType code, const std::byte* row,     \
+                                 int64_t size, float factor, std::byte* codes) {          \
+    quantize_any(type, code, row, size, factor, codes);                                   \
+  }                                                                                       \
+  attribute void dequantize_##name(CodeType code, FloatType type, const std::byte* codes, \
+                                   int64_t size, float scale, std::byte* row) {           \
+    dequantize_any(code, type, codes, size, scale, row);                                  \
+  }                                                                                       \
   constexpr QuantizeKernels kernels_##name{largest_##name, quantize_##name, dequantize_##name};
 
 PAGEDKV_KERNELS(portable, )

@@ -43,8 +43,8 @@ constexpr float largest_code(CodeType type) {
 struct QuantizeKernels {
   /// The largest magnitude in a row; infinite or NaN if an element is.
   float (*largest)(FloatType type, const std::byte* row, int64_t size);
-  /// codes[i] = row[i] * factor, to the nearest code, ties to even; beyond the largest, the largest.
-  /// A NaN becomes any code.
+  /// codes[i] = row[i] * factor, to the nearest code, ties to even; beyond the largest, the
+  /// largest. A NaN becomes any code.
   void (*quantize)(FloatType type, CodeType code, const std::byte* row, int64_t size, float factor,
                    std::byte* codes);
   /// row[i] = codes[i] * scale, to the nearest, ties to even.

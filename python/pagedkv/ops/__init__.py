@@ -12,6 +12,7 @@ from pagedkv.ops._gather_pages import (
 from pagedkv.ops._local_ids import local_ids
 from pagedkv.ops._move_pages import PageMove, move_pages, page_row_bytes
 from pagedkv.ops._paged_attention import PagedAttention, paged_attention
+from pagedkv.ops._quantized import QuantizedPages
 from pagedkv.ops._register import register_targets
 from pagedkv.ops._scatter_pages import PageScatter, scatter_pages
 from pagedkv.ops._write_kv import KVWrite, write_kv
@@ -25,6 +26,7 @@ __all__ = [
     "PageMove",
     "PageScatter",
     "PagedAttention",
+    "QuantizedPages",
     "copy_pages",
     "gather_into",
     "gather_pages",

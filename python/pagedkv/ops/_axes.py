@@ -143,6 +143,19 @@ def pool_axes(layout: KVLayout, *, layered: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
+def scale_axes(layout: KVLayout, *, layered: bool, rank: int) -> tuple[str, ...]:
+    """The names of the axes of a quantised pool's scales, which have ``rank`` of them."""
+    sides = ("sides",) * (layout is KVLayout.SIDE_BY_SIDE)
+    shared: tuple[str, ...] = ()
+    for name in ("head_dim", "page_size", "pages"):  # what shares a scale: more and more
+        shared = (*shared, name)
+        axes = pool_axes(layout, layered=layered)
+        kept = (*(axis for axis in axes if not axis.startswith(shared)), *sides)
+        if len(kept) == rank:
+            return kept
+    raise ValueError(f"no scales of a {layout.name} pool have {rank} axes")
+
+
 def without_pages(pool: tuple[str, ...]) -> tuple[str, ...]:
     """The names of the axes of one page, in one layer."""
     return tuple(name for name in pool if name not in ("layers", "pages"))

@@ -100,9 +100,16 @@ def check_rows(
     *,
     layered: bool = False,
     layout: KVLayout = KVLayout.NHD,
+    dtypes: tuple[str, ...] | None = None,
 ) -> None:
-    """Refuses rows that are not one row of the pool for each id."""
-    if rows.dtype != pages.dtype:
+    """Refuses rows that are not one row of the pool for each id, of its dtype or one of ``dtypes``."""
+    if dtypes is not None:
+        if np.dtype(rows.dtype).name not in dtypes:
+            raise TypeError(
+                f"[{operation}] {name} must be one of {', '.join(dtypes)} to be quantised, "
+                f"got {rows.dtype}"
+            )
+    elif rows.dtype != pages.dtype:
         raise TypeError(
             f"[{operation}] {name} must be {pages.dtype} as {pages_name}, got {rows.dtype}"
         )

@@ -2,15 +2,16 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
-from pagedkv.ops._axes import OpAxes, numbered, pool_axes, without_pages
+from pagedkv.ops import _checks, _dispatch, _quantized, _reference
+from pagedkv.ops._axes import OpAxes, numbered, pool_axes, scale_axes, without_pages
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._quantized import QuantizedPages
 
 
 class PageGather(NamedTuple):
@@ -29,11 +30,12 @@ class PageGatherThrough(NamedTuple):
 
 
 def gather_pages(
-    pages: ArrayLike,
+    pages: ArrayLike | QuantizedPages,
     page_ids: ArrayLike,
     *,
     layer: ArrayLike | None = None,
     layout: KVLayout | str = KVLayout.NHD,
+    dtype: DTypeLike | None = None,
     mode: Mode = "drop",
 ) -> PageGather:
     """Copies page ``page_ids[i]`` of the pool to ``rows[i]``.
@@ -48,11 +50,13 @@ def gather_pages(
 
     Args:
       pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout`` says,
-        and a layer axis before it with ``layer``.
+        and a layer axis before it with ``layer``. Or `QuantizedPages` of such, to read numbers.
       page_ids: int32, any shape, each in ``[0, pages)``, or -1 for padding: a page of zeros that
         is not counted.
       layer: int, or int32 scalar array, in ``[0, layers)``. For pools with a layer axis.
       layout: Where the pages are counted: a `pagedkv.KVLayout`, or its name.
+      dtype: Of the numbers read from `QuantizedPages`: float32, float16, or bfloat16, which it is
+        without one. Other pools have a dtype of their own.
       mode: What becomes of a page id or a layer array that is out of range. "drop" gives a page
         of zeros and counts it. "raise" fails with `jax.errors.JaxRuntimeError` and is for
         debugging. Only the CPU can raise, other platforms drop.
@@ -77,6 +81,22 @@ def gather_pages(
       ([3.0, 0.0, 0.0], 1)
     """
     operation = "gather_pages"
+    if isinstance(pages, QuantizedPages):
+        layout, layer_id = _check(operation, pages.pages, page_ids, layer, layout, mode)
+        _quantized.granularity_of(operation, "pages", pages, layout, layered=layer is not None)
+        return PageGather(
+            *_gather_dequantized(
+                *pages,
+                page_ids,
+                layer_id,
+                layout=layout,
+                layered=layer is not None,
+                dtype=_quantized.as_float_dtype(operation, dtype),
+                mode=mode,
+            )
+        )
+    if dtype is not None:
+        raise ValueError(f"[{operation}] dtype is for QuantizedPages, got {dtype!r} for an array")
     layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
     return PageGather(
         *_gather(
@@ -242,6 +262,25 @@ def _gather(
     )
 
 
+@functools.partial(jax.jit, static_argnames=("layout", "layered", "dtype", "mode"), inline=True)
+def _gather_dequantized(
+    *operands: jax.Array, layout: KVLayout, layered: bool, dtype: Any, mode: str
+) -> tuple[jax.Array, ...]:
+    return _dispatch.call(
+        "pagedkv.gather_dequantized.v1",
+        functools.partial(
+            _reference.gather_dequantized, layout=layout, layered=layered, dtype=dtype
+        ),
+        *operands,
+        axes=_axes("gather_dequantized", operands, layout, layered),
+        vmap_method="expand_dims",
+        aliases={},
+        layout=layout.name,
+        layered=layered,
+        mode=mode,
+    )
+
+
 @_jit
 def _gather_into(
     *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
@@ -281,11 +320,16 @@ def _axes(name: str, operands: Sequence[jax.Array], layout: KVLayout, layered: b
     ids = numbered("ids", operands[-2].ndim)
     rows = (*ids, *without_pages(pool))
     through = name == "gather_through"
+    others = {}
+    if name == "gather_into":
+        others["rows"] = rows
+    if name == "gather_dequantized":
+        others["scales"] = scale_axes(layout, layered=layered, rank=operands[1].ndim)
     return OpAxes(
-        name,
+        "gather_pages" if name == "gather_dequantized" else name,
         operands={
             "pages": pool,
-            **({"rows": rows} if name == "gather_into" else {}),
+            **others,
             "page_ids": ids,
             "layer": (),
         },

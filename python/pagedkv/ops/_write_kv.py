@@ -8,9 +8,10 @@ import jax
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
-from pagedkv.ops._axes import OpAxes, pool_axes
+from pagedkv.ops import _checks, _dispatch, _quantized, _reference
+from pagedkv.ops._axes import OpAxes, pool_axes, scale_axes
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._quantized import QuantizedPages
 
 
 class KVWrite(NamedTuple):
@@ -19,14 +20,14 @@ class KVWrite(NamedTuple):
     ``value_pages`` is None in a layout whose ``key_pages`` hold the values too.
     """
 
-    key_pages: jax.Array
+    key_pages: Any
     value_pages: Any
     num_dropped: jax.Array
 
 
 def write_kv(
-    key_pages: ArrayLike,
-    value_pages: ArrayLike | None,
+    key_pages: ArrayLike | QuantizedPages,
+    value_pages: ArrayLike | QuantizedPages | None,
     key: ArrayLike,
     value: ArrayLike | None,
     slot_mapping: ArrayLike,
@@ -51,10 +52,11 @@ def write_kv(
 
     Args:
       key_pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout``
-        says, and a layer axis before it with ``layer``.
+        says, and a layer axis before it with ``layer``. Or `QuantizedPages` of such, to quantise
+        the rows on their way.
       value_pages: The shape of ``key_pages``, but for ``head_dim``. None in a layout whose
         ``key_pages`` hold the values too.
-      key: The dtype of ``key_pages``, shape ``[tokens, kv_heads, head_dim]``; in a latent layout
+      key: The dtype of ``key_pages``, or float32, bfloat16 or float16 to be quantised; shape ``[tokens, kv_heads, head_dim]``; in a latent layout
         ``[tokens, head_dim]``. In a layout that pads, heads and elements may be fewer than the
         pool has, which are written as zeros.
       value: The dtype of ``value_pages``, shape ``[tokens, kv_heads, head_dim]``. None in a latent
@@ -104,25 +106,32 @@ def write_kv(
         _checks.check_absent(operation, "value_pages", pools.pop("value_pages"), layout)
     if layout.is_latent:
         _checks.check_absent(operation, "value", rows.pop("value"), layout)
+    is_quantized = isinstance(key_pages, _quantized.QuantizedPages)
+    for pages_name, pool in pools.items():
+        if isinstance(pool, _quantized.QuantizedPages) != is_quantized:
+            raise TypeError(
+                f"[{operation}] key_pages and value_pages must both be QuantizedPages, or neither"
+            )
+        pages = _checks.as_array(operation, pages_name, _quantized.split(pool)[0])
+        _checks.check_pool(operation, pages_name, pages, layered=layered, layout=layout)
+        if isinstance(pool, _quantized.QuantizedPages):
+            _quantized.granularity_of(operation, pages_name, pool, layout, layered=layered)
     for i, (rows_name, new) in enumerate(rows.items()):
         pages_name = list(pools)[min(i, len(pools) - 1)]
-        pages = _checks.as_array(operation, pages_name, pools[pages_name])
-        _checks.check_pool(operation, pages_name, pages, layered=layered, layout=layout)
         _checks.check_rows(
             operation,
             rows_name,
             _checks.as_array(operation, rows_name, new),
             pages_name,
-            pages,
+            _quantized.split(pools[pages_name])[0],
             slots,
             layered=layered,
             layout=layout,
+            dtypes=_quantized.FLOATS if is_quantized else None,
         )
-    pages = _checks.as_array(operation, "key_pages", key_pages)
+    pages = _quantized.split(key_pages)[0]
     if not layout.is_shared:
-        _checks.check_same_pages(
-            operation, pages, _checks.as_array(operation, "value_pages", value_pages)
-        )
+        _checks.check_same_pages(operation, pages, _quantized.split(value_pages)[0])
     elif not layout.is_latent:
         _checks.check_same_rows(
             operation,
@@ -130,55 +139,73 @@ def write_kv(
             _checks.as_array(operation, "value", value),
         )
     layer_id = _checks.as_layer(operation, layer, pages)
+    arrays, scales = zip(*map(_quantized.split, pools.values()), strict=True)
     num_dropped, *written = _write(
         slot_mapping,
         layer_id,
-        *pools.values(),
+        *arrays,
+        *(scales if is_quantized else ()),
         *rows.values(),
         layout=layout,
         layered=layered,
+        quantized=is_quantized,
         mode=mode,
     )
-    return KVWrite(written[0], written[1] if len(written) > 1 else None, num_dropped)
+    num_pools = len(pools)
+    new_scales = written[num_pools:] or [None] * num_pools
+    pools_after = [
+        _quantized.join(*pair) for pair in zip(written[:num_pools], new_scales, strict=True)
+    ]
+    return KVWrite(pools_after[0], pools_after[1] if num_pools > 1 else None, num_dropped)
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "layered", "mode"), inline=True)
+@functools.partial(jax.jit, static_argnames=("layout", "layered", "quantized", "mode"), inline=True)
 def _write(
-    *operands: jax.Array, layout: KVLayout, layered: bool, mode: str
+    *operands: jax.Array, layout: KVLayout, layered: bool, quantized: bool, mode: str
 ) -> tuple[jax.Array, ...]:
-    num_pools = 1 if layout.is_shared else 2
+    num_arrays = (1 if layout.is_shared else 2) * (1 + quantized)
+    reference = _reference.write_kv_quantized if quantized else _reference.write_kv
     return _dispatch.call(
-        "pagedkv.write_kv.v2",
-        functools.partial(_reference.write_kv, layout=layout, layered=layered),
+        "pagedkv.write_kv_quantized.v1" if quantized else "pagedkv.write_kv.v2",
+        functools.partial(reference, layout=layout, layered=layered),
         *operands,
-        axes=_axes(operands, layout, layered),
+        axes=_axes(operands, layout, layered, quantized),
         # The pools are aliased with the results, so they need the full batch; rows are small.
         vmap_method="broadcast_all",
-        aliases={2 + i: 1 + i for i in range(num_pools)},
+        aliases={2 + i: 1 + i for i in range(num_arrays)},
         layout=layout.name,
         layered=layered,
         mode=mode,
     )
 
 
-def _axes(operands: Sequence[jax.Array], layout: KVLayout, layered: bool) -> OpAxes:
+def _axes(
+    operands: Sequence[jax.Array], layout: KVLayout, layered: bool, quantized: bool
+) -> OpAxes:
     pool = pool_axes(layout, layered=layered)
     row = ("tokens", "head_dim") if layout.is_latent else ("tokens", "kv_heads", "head_dim")
-    rows_of = ("key",) if layout.is_latent else ("key", "value")
-    pools = ("key_pages",) if layout.is_shared else ("key_pages", "value_pages")
-    key_pages, key = operands[2], operands[2 + len(pools)]
-    if not layout.is_latent and key.shape[1] != layout.room(key_pages.shape[layered:])[0]:
+    sides = ("key",) if layout.is_shared else ("key", "value")
+    pools = {f"{side}_pages": pool for side in sides}
+    if quantized:
+        rank = operands[2 + len(sides)].ndim
+        scales = scale_axes(layout, layered=layered, rank=rank)
+        pools |= {f"{side}_scales": scales for side in sides}
+    heads = layout.room(operands[2].shape[layered:])[0]
+    if not layout.is_latent and operands[-1].shape[1] != heads:
         # Each device would round its own heads up, and so put them elsewhere.
-        pool = tuple("padded_kv_heads" if name == "kv_heads" else name for name in pool)
+        pools = {
+            name: tuple("padded_kv_heads" if axis == "kv_heads" else axis for axis in axes)
+            for name, axes in pools.items()
+        }
     return OpAxes(
         "write_kv",
         operands={
             "slot_mapping": ("tokens",),
             "layer": (),
-            **dict.fromkeys(pools, pool),
-            **dict.fromkeys(rows_of, row),
+            **pools,
+            **dict.fromkeys(("key",) if layout.is_latent else ("key", "value"), row),
         },
-        results=((), *[pool] * len(pools)),
+        results=((), *pools.values()),
         ids={
             "slot_mapping": tuple(name for name in pool if name.startswith(("pages", "page_size")))
         },

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from pagedkv import KVLayout
 from pagedkv.ops import (
+    QuantizedPages,
     copy_pages,
     gather_into,
     gather_pages,
@@ -222,3 +223,42 @@ def test_move_pages_refuses_heads_that_are_sharded():
     text = r"\[move_pages\] pools\[0\] may be sharded over pages, got axis3 over 'tp'"
     with pytest.raises(ValueError, match=text):
         move_pages(placed, PAGE_IDS, rows, to="rows", stacked=True)
+
+
+@KINDS
+@pytest.mark.parametrize("granularity", ["token", "page", "static"])
+@pytest.mark.parametrize(
+    "layout", [KVLayout.NHD, KVLayout.HEADS_FIRST, KVLayout.SIDE_BY_SIDE], ids=lambda x: x.name
+)
+def test_quantized_pools_with_scales_that_lie_with_them(layout, granularity, kind):
+    dim = DIM // (1 + (layout is KVLayout.SIDE_BY_SIDE))
+    shapes = layout.pool_shapes(
+        num_pages=PAGES, page_size=PAGE_SIZE, num_kv_heads=HEADS, head_dim=dim, dtype_bits=8
+    )
+    pools = [
+        QuantizedPages.zeros((LAYERS, *shape), jnp.int8, granularity=granularity, layout=layout)
+        for shape in shapes
+    ]
+    rng = np.random.default_rng(1)
+    rows = [rng.standard_normal((len(SLOTS), HEADS, dim), np.float32) for _ in range(2)]
+    spec = pool_spec(layout)
+    kept = [
+        axis
+        for name, axis in zip(("layers", *layout.axes), (*spec, None), strict=False)
+        if name in ("layers", "kv_heads")
+        or (name == "pages" and granularity != "static")
+        or (name == "page_size" and granularity == "token")
+    ]
+
+    def put(pool):
+        pages, scales = place([pool.pages], spec, kind) + place([pool.scales], P(*kept), kind)
+        return QuantizedPages(pages, scales)
+
+    expected = jax.jit(write(layout))(pools, rows, SLOTS)
+    step = jax.jit(write(layout), donate_argnums=0)
+    placed = [put(pool) for pool in pools]
+    assert_in_place(step, placed, rows, SLOTS, pools=[pool.pages for pool in placed])
+    actual = step(placed, rows, SLOTS)
+    assert_same(actual, expected)
+    gather = jax.jit(lambda *a: gather_pages(*a, layer=1, layout=layout))
+    assert_same(gather(actual.key_pages, PAGE_IDS), gather(expected.key_pages, PAGE_IDS))

@@ -11,4 +11,6 @@ from pagedkv.ops._reference._pages import gather_through as gather_through
 from pagedkv.ops._reference._pages import pages_to_rows as pages_to_rows
 from pagedkv.ops._reference._pages import rows_to_pages as rows_to_pages
 from pagedkv.ops._reference._pages import scatter_pages as scatter_pages
+from pagedkv.ops._reference._quantized import gather_dequantized as gather_dequantized
+from pagedkv.ops._reference._quantized import write_kv_quantized as write_kv_quantized
 from pagedkv.ops._reference._write_kv import write_kv as write_kv

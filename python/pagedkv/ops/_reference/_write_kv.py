@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from pagedkv.layouts import KVLayout
 from pagedkv.ops._reference._ids import in_range, num_dropped, num_layers
 
+INTERLEAVED = (KVLayout.FUSED, KVLayout.FUSED_PACKED)
+
 
 def write_kv(
     slot_mapping: jax.Array,
@@ -31,14 +33,18 @@ def write_kv(
     for stream, new in enumerate(rows):
         i = min(stream, num_pools - 1)
         if layout.pads and stream == 0:  # what a token has beyond its rows
-            token = (*leading, page, *_split(offset, pools[i].shape[layered:], layout, "page_size"))
+            token = (
+                *leading,
+                page,
+                *split_axis(offset, pools[i].shape[layered:], layout, "page_size"),
+            )
             pools[i] = pools[i].at[token].set(0, mode="drop")
-        index = _index(page, offset, stream, new.shape, pools[i].shape[layered:], layout)
+        index = row_index(page, offset, stream, new.shape, pools[i].shape[layered:], layout)
         pools[i] = pools[i].at[(*leading, *index)].set(new, mode="drop")
     return num_dropped(slot_mapping, valid), *pools
 
 
-def _index(
+def row_index(
     page: jax.Array,
     offset: jax.Array,
     stream: int,
@@ -57,17 +63,17 @@ def _index(
         where["kv_heads"] = slice(None)
     elif not layout.is_latent:
         heads = jnp.arange(rows_shape[1])
-        if layout in (KVLayout.FUSED, KVLayout.FUSED_PACKED):
+        if layout in INTERLEAVED:
             heads = 2 * heads + stream
         where |= {"pages": page[:, None], "page_size": offset[:, None], "kv_heads": heads}
     return [
         index
         for name in dict.fromkeys(layout.axes)
-        for index in _split(where[name], shape, layout, name)
+        for index in split_axis(where[name], shape, layout, name)
     ]
 
 
-def _split(index: Any, shape: tuple[int, ...], layout: KVLayout, name: str) -> list[Any]:
+def split_axis(index: Any, shape: tuple[int, ...], layout: KVLayout, name: str) -> list[Any]:
     """An index into the axes of ``name``, of which the last counts fastest."""
     sizes = [size for axis, size in zip(layout.axes, shape, strict=True) if axis == name]
     if len(sizes) == 1:

@@ -1,0 +1,266 @@
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "checks.h"
+#include "copy_bytes.h"
+#include "handlers.h"
+#include "ids.h"
+#include "kv_layout.h"
+#include "operands.h"
+#include "parallel_for.h"
+#include "quantize_kernels.h"
+#include "scale_layout.h"
+#include "write_checks.h"
+
+namespace pagedkv {
+namespace {
+
+constexpr std::string_view kOperation = "write_kv";
+constexpr int64_t kPartsPerThread = 2;
+
+// Below this the reciprocal of a scale is infinite: such a row reads as zeros.
+constexpr float kSmallest = 1e-34f;
+
+// The scale that makes `largest` the largest code, or a NaN if that is not finite. A product, as XLA
+// makes of such a quotient.
+float scale_of(float largest, CodeType code) {
+  if (!std::isfinite(largest)) return std::numeric_limits<float>::quiet_NaN();
+  return largest < kSmallest ? 0.0f : largest * (1.0f / largest_code(code));
+}
+
+float reciprocal(float scale) { return scale == 0.0f ? 0.0f : 1.0f / scale; }
+
+// One layer of a pool with its scales, and the new rows for it.
+struct Stream {
+  std::byte* layer;
+  float* scales;
+  const std::byte* rows;
+  RowGeometry row;
+  ScaleGeometry scale;
+  FloatType float_type;
+  CodeType code_type;
+  size_t index;  // 0 for keys, 1 for values
+  int64_t dim;
+
+  std::byte* codes(int64_t page, int64_t token, int64_t head) const {
+    return layer + page * row.page_stride + token * row.token_stride + row.first +
+           head * row.run_stride;
+  }
+};
+
+// Quantises rows. A thread has one of its own.
+class Writer {
+ public:
+  Writer(std::span<const Stream> streams, int64_t page_size)
+      : streams_(streams), page_size_(page_size) {
+    size_t most = 0;
+    for (const Stream& stream : streams) most = std::max(most, static_cast<size_t>(stream.dim));
+    buffer_.resize(most * (1 + sizeof(float)));
+  }
+
+  void write(size_t token_index, int32_t slot) {
+    const int64_t page = slot / page_size_, token = slot % page_size_;
+    for (const Stream& stream : streams_) {
+      const int64_t row_bytes = stream.dim * float_bytes(stream.float_type);
+      const std::byte* row =
+          stream.rows + static_cast<int64_t>(token_index) * stream.row.num_runs * row_bytes;
+      for (int64_t head = 0; head < stream.row.num_runs; ++head, row += row_bytes) {
+        float& scale = stream.scales[stream.scale.offset(stream.index, page, token, head)];
+        if (stream.scale.granularity == Granularity::kToken) {
+          const float largest = kernels_.largest(stream.float_type, row, stream.dim);
+          scale = scale_of(largest, stream.code_type);
+        } else if (stream.scale.granularity == Granularity::kPage) {
+          const float largest = kernels_.largest(stream.float_type, row, stream.dim);
+          // The first token of a page begins a new one, whatever was there.
+          const float before = token == 0 ? 0.0f : scale;
+          scale = grown(before, scale_of(largest, stream.code_type));
+          if (before != 0.0f && before != scale) rescale(stream, page, head, before / scale);
+        }
+        quantize(stream, row, stream.codes(page, token, head), reciprocal(scale));
+      }
+    }
+  }
+
+ private:
+  // At least `needed`, and `before` times a power of two: floats then lose nothing, and what whole
+  // numbers lose, each time half of the time after, sums to less than one step.
+  // What is not finite stays so until the page begins anew.
+  static float grown(float before, float needed) {
+    if (before == 0.0f) return needed;
+    if (!std::isfinite(before) || needed <= before) return before;
+    if (!std::isfinite(needed)) return needed;
+    float scale = before;
+    while (scale < needed) scale *= 2;
+    return scale;
+  }
+
+  void quantize(const Stream& stream, const std::byte* row, std::byte* codes, float factor) {
+    // A row with an infinity or a NaN has such a scale, and no finite code says more.
+    if (!std::isfinite(factor)) factor = 0.0f;
+    if (!stream.row.is_scattered()) {
+      kernels_.quantize(stream.float_type, stream.code_type, row, stream.dim, factor, codes);
+      return;
+    }
+    kernels_.quantize(stream.float_type, stream.code_type, row, stream.dim, factor, buffer_.data());
+    for (int64_t i = 0; i < stream.dim; ++i) {
+      codes[i * stream.row.element_stride] = buffer_[static_cast<size_t>(i)];
+    }
+  }
+
+  // All tokens of a head of a page, in steps that are larger by 1 / `factor`.
+  void rescale(const Stream& stream, int64_t page, int64_t head, float factor) {
+    if (!std::isfinite(factor)) factor = 0.0f;
+    std::byte* const codes = buffer_.data();
+    std::byte* const floats = codes + stream.dim;
+    for (int64_t token = 0; token < page_size_; ++token) {
+      std::byte* const at = stream.codes(page, token, head);
+      const bool scattered = stream.row.is_scattered();
+      for (int64_t i = 0; scattered && i < stream.dim; ++i) {
+        codes[i] = at[i * stream.row.element_stride];
+      }
+      kernels_.dequantize(stream.code_type, FloatType::kF32, scattered ? codes : at, stream.dim,
+                          factor, floats);
+      quantize(as_floats(stream), floats, at, 1.0f);
+    }
+  }
+
+  static Stream as_floats(Stream stream) {
+    stream.float_type = FloatType::kF32;
+    return stream;
+  }
+
+  std::span<const Stream> streams_;
+  int64_t page_size_;
+  const QuantizeKernels& kernels_ = quantize_kernels();
+  std::vector<std::byte> buffer_;  // a row of codes, and one of floats
+};
+
+ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping,
+                              ffi::AnyBuffer layer, ffi::RemainingArgs arrays,
+                              ffi::Result<ffi::AnyBuffer> num_dropped,
+                              ffi::RemainingRets new_arrays, std::string_view layout_name,
+                              bool layered, std::string_view mode_name) {
+  const KvLayout* layout = find_layout(layout_name);
+  if (layout == nullptr) return invalid_argument(kOperation, "no layout ", layout_name);
+  const size_t num_pools = layout->num_pools(), num_streams = layout->num_streams();
+  const auto operands = read_operands(kOperation, arrays, 2 * num_pools + num_streams);
+  if (!operands) return operands.error();
+  const auto results = read_results(kOperation, new_arrays, 2 * num_pools);
+  if (!results) return results.error();
+  const std::span<const ffi::AnyBuffer> all = *operands;
+  const auto pool_arrays = all.first(num_pools), scale_arrays = all.subspan(num_pools, num_pools);
+  const auto row_arrays = all.last(num_streams);
+  const auto write = check_write(kOperation, slot_mapping, layer, *num_dropped, *layout,
+                                 pool_arrays, std::span(*results).first(num_pools), row_arrays,
+                                 layered, mode_name, /*by_head=*/true);
+  if (!write) return write.error();
+
+  std::vector<ScaleGeometry> scales;
+  for (size_t i = 0; i < num_pools; ++i) {
+    const std::string_view name = i == 0 ? "key_scales" : "value_scales";
+    const auto geometry = scale_geometry(kOperation, name, scale_arrays[i], pool_arrays[i], *layout,
+                                         shape(layer).size(), layered);
+    if (!geometry) return geometry.error();
+    if (auto error =
+            check_like(kOperation, "a result", (*results)[num_pools + i], name, scale_arrays[i]);
+        error.failure()) {
+      return error;
+    }
+    if (!std::ranges::equal(geometry->batch, shape(layer))) {
+      return invalid_argument(kOperation, name, " must have the batch axes ", Printed{shape(layer)},
+                              " of layer, got ", Printed{shape(scale_arrays[i])});
+    }
+    scales.push_back(*geometry);
+  }
+  const auto num_batches = static_cast<int64_t>(write->layers.size());
+  for (size_t i = 0; i < num_pools; ++i) {
+    carry_over(pool_arrays[i], (*results)[i], write->pools[i].layer_offset(num_batches, 0));
+    carry_over(scale_arrays[i], (*results)[num_pools + i],
+               scales[i].layer_offset(num_batches, 0) * static_cast<int64_t>(sizeof(float)));
+  }
+  std::vector<Stream> streams;
+  for (size_t stream = 0; stream < num_streams; ++stream) {
+    const ffi::AnyBuffer &rows = row_arrays[stream], &pool = pool_arrays[layout->pool_of(stream)];
+    const auto floats = float_type(rows.element_type());
+    const auto codes = code_type(pool.element_type());
+    if (!floats || !codes) {
+      return invalid_argument(kOperation,
+                              "rows must be F32, F16 or BF16 and pages S8, S4, F8E4M3FN "
+                              "or F8E5M2, got ",
+                              rows.element_type(), " and ", pool.element_type());
+    }
+    streams.push_back({.row = write->rows[stream],
+                       .scale = scales[layout->pool_of(stream)],
+                       .float_type = *floats,
+                       .code_type = *codes,
+                       .index = stream,
+                       .dim = shape(rows).back()});
+  }
+
+  const int64_t page_size = write->pools[0].size(AxisRole::kTokens);
+  const auto num_tokens = static_cast<size_t>(shape(slot_mapping).back());
+  for (size_t batch = 0; batch < write->layers.size(); ++batch) {
+    // A layer that does not exist has no slots.
+    const bool layer_exists = in_range(write->layers[batch], write->pools[0].num_layers);
+    const int64_t layer_id = layer_exists ? write->layers[batch] : 0;
+    const int64_t num_slots = layer_exists ? write->pools[0].num_slots() : 0;
+    int64_t num_bytes = 0;
+    for (size_t i = 0; i < num_streams; ++i) {
+      Stream& stream = streams[i];
+      const size_t pool = layout->pool_of(i);
+      const int64_t token_bytes = stream.row.num_runs * stream.dim * float_bytes(stream.float_type);
+      stream.layer = static_cast<std::byte*>((*results)[pool].untyped_data()) +
+                     write->pools[pool].layer_offset(static_cast<int64_t>(batch), layer_id);
+      stream.scales = static_cast<float*>((*results)[num_pools + pool].untyped_data()) +
+                      stream.scale.layer_offset(static_cast<int64_t>(batch), layer_id);
+      stream.rows = static_cast<const std::byte*>(row_arrays[i].untyped_data()) +
+                    static_cast<int64_t>(batch * num_tokens) * token_bytes;
+      num_bytes += static_cast<int64_t>(num_tokens) * token_bytes;
+    }
+    const auto slots = write->slots.subspan(batch * num_tokens, num_tokens);
+    const int64_t num_workers =
+        num_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
+    const int64_t num_parts = num_workers == 1 ? 1 : num_workers * kPartsPerThread;
+    // A page is of one part: rows of equal slots, and scales, are written in order.
+    const auto write_part = [&](int64_t, int64_t part) {
+      Writer writer(streams, page_size);
+      for (size_t i = 0; i < num_tokens; ++i) {
+        if (!in_range(slots[i], num_slots)) continue;
+        if (num_parts > 1 && slots[i] / page_size % num_parts != part) continue;
+        if (write->padded_token_bytes != 0) {
+          std::memset(streams[0].layer + streams[0].row.offset(slots[i]), 0,
+                      static_cast<size_t>(write->padded_token_bytes));
+        }
+        writer.write(i, slots[i]);
+      }
+    };
+    if (num_parts == 1) {
+      write_part(0, 0);
+    } else {
+      parallel_for(threads, num_workers, num_parts, write_part);
+    }
+    static_cast<int32_t*>(num_dropped->untyped_data())[batch] = count_dropped(slots, num_slots);
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace pagedkv
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvWriteKvQuantized, pagedkv::write_kv_quantized,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()  // slot_mapping
+                                  .Arg<xla::ffi::AnyBuffer>()  // layer
+                                  .RemainingArgs()             // pools, scales, new rows
+                                  .Ret<xla::ffi::AnyBuffer>()  // num_dropped
+                                  .RemainingRets()             // pools, scales, aliased
+                                  .Attr<std::string_view>("layout")
+                                  .Attr<bool>("layered")             // a layer axis comes first
+                                  .Attr<std::string_view>("mode"));  // drop or raise

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "checks.h"
+#include "ids.h"
+#include "kv_layout.h"
+
+/// What every write of K/V rows asks of its operands, whatever becomes of the rows on the way.
+namespace pagedkv {
+
+/// A write whose operands fit together.
+struct CheckedWrite {
+  std::vector<PoolGeometry> pools;
+  std::vector<RowGeometry> rows;  // by stream
+  std::span<const int32_t> slots;
+  std::span<const int32_t> layers;
+  int64_t token_bytes;         // of the rows of one token in the pools
+  int64_t padded_token_bytes;  // of a token whose rows do not fill it, else 0
+};
+
+/// Reads pools, the results that alias them, and new rows. Fails, in mode "raise", also if an id is
+/// out of range.
+ffi::ErrorOr<CheckedWrite> check_write(
+    std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
+    const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
+    std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
+    std::span<const ffi::AnyBuffer> rows, bool layered, std::string_view mode_name, bool by_head);
+
+}  // namespace pagedkv
