@@ -231,16 +231,17 @@ def test_move_pages_refuses_heads_that_are_sharded():
     "layout", [KVLayout.NHD, KVLayout.HEADS_FIRST, KVLayout.SIDE_BY_SIDE], ids=lambda x: x.name
 )
 def test_quantized_pools_with_scales_that_lie_with_them(layout, granularity, kind):
+    heads = 16  # int8 packs 4 of them
     dim = DIM // (1 + (layout is KVLayout.SIDE_BY_SIDE))
     shapes = layout.pool_shapes(
-        num_pages=PAGES, page_size=PAGE_SIZE, num_kv_heads=HEADS, head_dim=dim, dtype_bits=8
+        num_pages=PAGES, page_size=PAGE_SIZE, num_kv_heads=heads, head_dim=dim, dtype_bits=8
     )
     pools = [
         QuantizedPages.zeros((LAYERS, *shape), jnp.int8, granularity=granularity, layout=layout)
         for shape in shapes
     ]
     rng = np.random.default_rng(1)
-    rows = [rng.standard_normal((len(SLOTS), HEADS, dim), np.float32) for _ in range(2)]
+    rows = [rng.standard_normal((len(SLOTS), heads, dim), np.float32) for _ in range(2)]
     spec = pool_spec(layout)
     kept = [
         axis
