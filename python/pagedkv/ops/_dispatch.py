@@ -26,6 +26,7 @@ def call(
     Differentiation is refused: a rule for it would have to read the pool that was just overwritten.
     """
     register_targets()
+    reference = jax.jit(reference, inline=True)  # traced once for types and branch
 
     def on_one_device(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         # Types, not just shapes and dtypes: under shard_map they say over which mesh axes a result
