@@ -64,7 +64,7 @@ ffi::ErrorOr<Move> read_move(const ffi::AnyBuffer& page_ids, const ffi::AnyBuffe
   if (!after) return refuse(after.error());
   Move move{.before = *before,
             .pools = *after,
-            .num_batches = num_dropped.element_count(),
+            .num_batches = num_elements(num_dropped),
             .num_ids = static_cast<size_t>(id_axes.back())};
   for (size_t i = 0; i < move.pools.size(); ++i) {
     const auto view =
@@ -119,6 +119,7 @@ ffi::Error pages_to_rows(ffi::ThreadPool threads, ffi::AnyBuffer page_ids,
                    batch * move->num_ids * static_cast<size_t>(move->row_bytes);
     for (size_t pool = 0; pool < move->pools.size(); ++pool) {
       const PageView& view = move->views[pool];
+      if (view.run_bytes == 0) continue;
       const std::byte* const source = move->layer(pool, batch);
       copy_runs(threads, static_cast<int64_t>(ids.size()) * view.num_outer, view.run_bytes,
                 [&](int64_t run) {
