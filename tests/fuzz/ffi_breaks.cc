@@ -91,8 +91,7 @@ void break_size_everywhere(Call& call, Random& random) {
   }
   if (sizes.empty()) return;
   const int64_t from = random.pick(sizes);
-  const int64_t to =
-      random.one_in(4) ? random.pick(extreme_sizes()) : other_size(random, from);
+  const int64_t to = random.one_in(4) ? random.pick(extreme_sizes()) : other_size(random, from);
   for (auto* tensors : {&call.operands, &call.results}) {
     for (Tensor& tensor : *tensors) std::ranges::replace(tensor.shape, from, to);
   }
@@ -119,8 +118,8 @@ std::string other_string(Random& random) {
     case 2:
       return std::string("drop\0", random.below(6));
     default: {
-      constexpr std::string_view kWords[] = {"drop", "raise", "best", "portable", "avx2",
-                                             "avx512", "nhd",  "NHD ", "Drop"};
+      constexpr std::string_view kWords[] = {"drop",   "raise", "best", "portable", "avx2",
+                                             "avx512", "nhd",   "NHD ", "Drop"};
       return std::string(random.pick(kWords));
     }
   }
@@ -166,7 +165,9 @@ bool break_attribute(Call& call, Random& random) {
 // Too few, too many, or in another order.
 template <typename Tensors>
 void break_list(Tensors& tensors, Random& random) {
-  const auto at = [&] { return tensors.begin() + static_cast<ptrdiff_t>(random.below(tensors.size())); };
+  const auto at = [&] {
+    return tensors.begin() + static_cast<ptrdiff_t>(random.below(tensors.size()));
+  };
   if (tensors.empty()) return;
   switch (random.below(3)) {
     case 0:

@@ -14,17 +14,22 @@ namespace {
 using Shape = std::vector<int64_t>;
 
 constexpr XLA_FFI_DataType kDtypes[] = {
-    XLA_FFI_DataType_PRED,          XLA_FFI_DataType_S1,         XLA_FFI_DataType_S2,
-    XLA_FFI_DataType_S4,            XLA_FFI_DataType_S8,         XLA_FFI_DataType_S16,
-    XLA_FFI_DataType_S32,           XLA_FFI_DataType_S64,        XLA_FFI_DataType_U1,
-    XLA_FFI_DataType_U2,            XLA_FFI_DataType_U4,         XLA_FFI_DataType_U8,
-    XLA_FFI_DataType_U16,           XLA_FFI_DataType_U32,        XLA_FFI_DataType_U64,
-    XLA_FFI_DataType_F16,           XLA_FFI_DataType_F32,        XLA_FFI_DataType_F64,
-    XLA_FFI_DataType_BF16,          XLA_FFI_DataType_C64,        XLA_FFI_DataType_C128,
-    XLA_FFI_DataType_F8E5M2,        XLA_FFI_DataType_F8E3M4,     XLA_FFI_DataType_F8E4M3,
-    XLA_FFI_DataType_F8E4M3FN,      XLA_FFI_DataType_F8E4M3B11FNUZ,
-    XLA_FFI_DataType_F8E5M2FNUZ,    XLA_FFI_DataType_F8E4M3FNUZ, XLA_FFI_DataType_F4E2M1FN,
-    XLA_FFI_DataType_F8E8M0FNU,     XLA_FFI_DataType_TOKEN};  // no pool is of tokens: the last one
+    XLA_FFI_DataType_PRED,       XLA_FFI_DataType_S1,
+    XLA_FFI_DataType_S2,         XLA_FFI_DataType_S4,
+    XLA_FFI_DataType_S8,         XLA_FFI_DataType_S16,
+    XLA_FFI_DataType_S32,        XLA_FFI_DataType_S64,
+    XLA_FFI_DataType_U1,         XLA_FFI_DataType_U2,
+    XLA_FFI_DataType_U4,         XLA_FFI_DataType_U8,
+    XLA_FFI_DataType_U16,        XLA_FFI_DataType_U32,
+    XLA_FFI_DataType_U64,        XLA_FFI_DataType_F16,
+    XLA_FFI_DataType_F32,        XLA_FFI_DataType_F64,
+    XLA_FFI_DataType_BF16,       XLA_FFI_DataType_C64,
+    XLA_FFI_DataType_C128,       XLA_FFI_DataType_F8E5M2,
+    XLA_FFI_DataType_F8E3M4,     XLA_FFI_DataType_F8E4M3,
+    XLA_FFI_DataType_F8E4M3FN,   XLA_FFI_DataType_F8E4M3B11FNUZ,
+    XLA_FFI_DataType_F8E5M2FNUZ, XLA_FFI_DataType_F8E4M3FNUZ,
+    XLA_FFI_DataType_F4E2M1FN,   XLA_FFI_DataType_F8E8M0FNU,
+    XLA_FFI_DataType_TOKEN};  // no pool is of tokens: the last one
 
 constexpr int64_t kExtremeSizes[] = {0,
                                      0,
@@ -62,11 +67,11 @@ class Draft {
   explicit Draft(Random& random) : random_(random) {
     // Large enough, now and then, for streaming stores and several threads.
     is_large_ = random.one_in(4096);
-    is_extreme_ = !is_large_ && random.one_in(16);
+    is_extreme_ = !is_large_ && random.one_in(20);
     is_layered_ = random.one_in(2);
-    raises_ = random.one_in(4);
+    raises_ = random.one_in(8);
     // A call has no bad ids at all, or some in every array of them.
-    one_id_in_ = random.one_in(3) ? 0 : random.between(1, 8);
+    one_id_in_ = random.one_in(8) ? 0 : random.between(1, 5);
     for (int64_t axes = random.one_in(3) ? random.between(1, 2) : 0; axes > 0; --axes) {
       batch_.push_back(random.one_in(16) ? 0 : size(1, 2));
     }
@@ -87,7 +92,7 @@ class Draft {
     start("write_kv");
     const XLA_FFI_DataType dtype = draw_pool(layout, is_quantized);
     const XLA_FFI_DataType row_dtype = is_quantized ? random_.pick(kFloats) : dtype;
-    const int64_t tokens = is_large_ ? 600 : size(0, 6);
+    const int64_t tokens = is_large_ ? 600 : size(0, 9);
     int64_t num_slots = times(pages_, page_size_);
     call_.operands.push_back(ids(joined(batch_, {tokens}), num_slots));
     call_.operands.push_back(layers(batch_));
@@ -97,9 +102,8 @@ class Draft {
     for (size_t i = 0; i < layout.num_pools(); ++i) {
       const Shape axes = pool_axes(layout, i == 0 ? dim_ : value_dim_);
       call_.operands.push_back(array(dtype, joined(batch_and_layers(batch_), axes)));
-      scales.push_back(array(XLA_FFI_DataType_F32,
-                             joined(batch_and_layers(batch_),
-                                    scale_axes(layout, axes, granularity))));
+      scales.push_back(array(XLA_FFI_DataType_F32, joined(batch_and_layers(batch_),
+                                                          scale_axes(layout, axes, granularity))));
     }
     for (size_t i = 0; i < layout.num_streams(); ++i) {
       Shape row = joined(batch_, {tokens});
@@ -120,7 +124,8 @@ class Draft {
     const Layout& layout = random_.pick(kLayouts);
     const XLA_FFI_DataType dtype = draw_pool(layout, false);
     const Shape axes = pool_axes(layout, dim_), id_axes = draw_id_axes();
-    const Tensor rows = array(dtype, joined(joined(batch_, id_axes), without(axes, layout.page_axis())));
+    const Tensor rows =
+        array(dtype, joined(joined(batch_, id_axes), without(axes, layout.page_axis())));
     const Shape pool_batch = through ? batch_ : broadcast();
     call_.operands.push_back(array(dtype, joined(batch_and_layers(pool_batch), axes)));
     if (into) call_.operands.push_back(rows);
@@ -139,9 +144,9 @@ class Draft {
     const XLA_FFI_DataType dtype = draw_pool(layout, true);
     const Shape axes = pool_axes(layout, dim_), id_axes = draw_id_axes();
     call_.operands.push_back(array(dtype, joined(batch_and_layers(broadcast()), axes)));
-    call_.operands.push_back(
-        array(XLA_FFI_DataType_F32, joined(batch_and_layers(broadcast()),
-                                           scale_axes(layout, axes, random_.between(0, 2)))));
+    call_.operands.push_back(array(
+        XLA_FFI_DataType_F32,
+        joined(batch_and_layers(broadcast()), scale_axes(layout, axes, random_.between(0, 2)))));
     call_.operands.push_back(ids(joined(broadcast(), id_axes), pages_));
     call_.operands.push_back(layers(broadcast()));
     add_result(array(random_.pick(kFloats),
@@ -171,7 +176,7 @@ class Draft {
   void copy() {
     start("copy_pages");
     const Layout& layout = draw_pages();
-    const Shape pairs = joined(batch_, {is_large_ ? 500 : size(0, 6)});
+    const Shape pairs = joined(batch_, {is_large_ ? 500 : size(0, 9)});
     call_.operands.push_back(ids(pairs, pages_));
     call_.operands.push_back(ids(pairs, pages_));
     call_.results.push_back(count(batch_));
@@ -187,12 +192,13 @@ class Draft {
     const size_t page_axis = pools_page_axis(layout);
     int64_t page_bytes = 0;
     for (const Tensor& pool : pools) {
-      const Shape axes(pool.shape.begin() + static_cast<ptrdiff_t>(batch_.size()), pool.shape.end());
+      const Shape axes(pool.shape.begin() + static_cast<ptrdiff_t>(batch_.size()),
+                       pool.shape.end());
       int64_t elements = 1;
       for (const int64_t axis : without(axes, page_axis)) elements = times(elements, axis);
       page_bytes = saturating_add(page_bytes, times(elements, element_bits(pool.dtype)) / 8);
     }
-    const Shape wanted = joined(batch_, {is_large_ ? 500 : size(0, 6)});
+    const Shape wanted = joined(batch_, {is_large_ ? 500 : size(0, 9)});
     call_.operands.push_back(ids(wanted, pages_));
     call_.operands.push_back(array(XLA_FFI_DataType_U8, joined(wanted, {page_bytes})));
     call_.results.push_back(count(batch_));
@@ -204,8 +210,7 @@ class Draft {
 
   void attention() {
     start("paged_attention");
-    const XLA_FFI_DataType dtype =
-        random_.one_in(2) ? XLA_FFI_DataType_F32 : XLA_FFI_DataType_BF16;
+    const XLA_FFI_DataType dtype = random_.one_in(2) ? XLA_FFI_DataType_F32 : XLA_FFI_DataType_BF16;
     const Layout& layout = kLayouts[0];
     draw_pages();
     dim_ = is_large_ ? 64 : size(0, 20);
@@ -271,9 +276,7 @@ class Draft {
     return dtype;
   }
 
-  XLA_FFI_DataType storable() {
-    return kDtypes[random_.below(std::size(kDtypes) - 1)];
-  }
+  XLA_FFI_DataType storable() { return kDtypes[random_.below(std::size(kDtypes) - 1)]; }
 
   // Room for rows of `dim` elements in `heads_` heads, or for more in layouts that pad.
   Shape pool_axes(const Layout& layout, int64_t dim) {
@@ -336,7 +339,7 @@ class Draft {
   Shape draw_id_axes() {
     Shape axes;
     for (int64_t rank = random_.between(0, 2); rank > 0; --rank) {
-      axes.push_back(is_large_ ? 20 : size(0, 3));
+      axes.push_back(is_large_ ? 20 : size(0, 4));
     }
     return axes;
   }
@@ -367,7 +370,8 @@ class Draft {
     const auto next_start = [&](size_t i) {
       if (is_garbage && random_.one_in(2)) return bad_id(random_, tokens);
       if (i == 0) return 0;
-      const int64_t left = std::clamp<int64_t>(tokens - starts.back(), 0, capacity);
+      const int64_t left =
+          std::clamp<int64_t>(tokens - starts.back(), 0, std::min<int64_t>(capacity, 4096));
       starts.push_back(starts.back() + static_cast<int32_t>(random_.between(0, left)));
       return starts.back();
     };
@@ -480,7 +484,8 @@ constexpr Target kTargets[] = {
     {"gather_pages", PagedkvGatherPages, [](Draft& draft) { draft.gather(false, false); }},
     {"gather_into", PagedkvGatherInto, [](Draft& draft) { draft.gather(true, false); }},
     {"gather_through", PagedkvGatherThrough, [](Draft& draft) { draft.gather(false, true); }},
-    {"gather_dequantized", PagedkvGatherDequantized, [](Draft& draft) { draft.gather_dequantized(); }},
+    {"gather_dequantized", PagedkvGatherDequantized,
+     [](Draft& draft) { draft.gather_dequantized(); }},
     {"scatter_pages", PagedkvScatterPages, [](Draft& draft) { draft.scatter(); }},
     {"copy_pages", PagedkvCopyPages, [](Draft& draft) { draft.copy(); }},
     {"pages_to_rows", PagedkvPagesToRows, [](Draft& draft) { draft.move(true); }},
@@ -498,7 +503,12 @@ int32_t bad_id(Random& random, int64_t bound) {
   const auto near = [](int64_t id) {
     return static_cast<int32_t>(std::clamp<int64_t>(id, INT32_MIN, INT32_MAX));
   };
-  const int32_t ids[] = {-1, INT32_MIN, INT32_MAX, -2, near(bound), near(saturating_add<int64_t>(bound, 1)),
+  const int32_t ids[] = {-1,
+                         INT32_MIN,
+                         INT32_MAX,
+                         -2,
+                         near(bound),
+                         near(saturating_add<int64_t>(bound, 1)),
                          static_cast<int32_t>(random.next())};
   return random.pick(ids);
 }

@@ -207,7 +207,9 @@ int64_t element_bits(XLA_FFI_DataType dtype) {
 int64_t num_elements(std::span<const int64_t> shape) {
   if (std::ranges::find(shape, 0) != shape.end()) return 0;
   int64_t product = 1;
-  for (const int64_t axis : shape) product *= axis;
+  for (const int64_t axis : shape) {
+    if (__builtin_mul_overflow(product, axis, &product)) return INT64_MAX;
+  }
   return product;
 }
 

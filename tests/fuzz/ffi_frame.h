@@ -40,7 +40,7 @@ struct Call {
   std::vector<Tensor> results;
   std::vector<size_t> aliases;  // by result: the operand whose memory it has, or kNoAlias
   std::vector<Attribute> attributes;
-  int64_t num_threads = 1;          // as the runtime tells them
+  int64_t num_threads = 1;           // as the runtime tells them
   bool threads_are_refused = false;  // the runtime schedules nothing
 };
 
@@ -57,7 +57,7 @@ struct Outcome {
 /// Bits of an element in memory; types under a byte are packed. 0 for tokens.
 int64_t element_bits(XLA_FFI_DataType dtype);
 
-/// Elements of a shape. Requires that they can be counted.
+/// Elements of a shape, or the largest number if they are more: no array in memory has so many.
 int64_t num_elements(std::span<const int64_t> shape);
 
 /// Bytes that XLA gives an array, or nothing if they are more than any call here may have.

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -21,17 +22,16 @@
 #include "ffi_breaks.h"
 #include "ffi_cases.h"
 #include "ffi_frame.h"
+#include "ffi_known.h"
 #include "ffi_model.h"
 #include "fuzz_random.h"
 
-// A refused allocation is an answer like others, where the code asks for one. What a sanitizer finds
-// ends in SIGABRT, whichever of them it is.
+// A refused allocation is an answer like others, where the code asks for one. What a sanitizer
+// finds ends in SIGABRT, whichever of them it is.
 extern "C" const char* __asan_default_options() {
   return "allocator_may_return_null=1:abort_on_error=1:max_allocation_size_mb=4096";
 }
-extern "C" const char* __ubsan_default_options() {
-  return "print_stacktrace=1:abort_on_error=1";
-}
+extern "C" const char* __ubsan_default_options() { return "print_stacktrace=1:abort_on_error=1"; }
 
 namespace pagedkv::fuzz {
 namespace {
@@ -53,8 +53,8 @@ struct {
 
 void print_current() {
   if (current.call == nullptr) return;
-  std::cerr << "in call " << current.index << " of seed " << current.seed
-            << " (--seed " << current.seed << " --only " << current.index << "):\n"
+  std::cerr << "in call " << current.index << " of seed " << current.seed << " (--seed "
+            << current.seed << " --only " << current.index << "):\n"
             << describe(*current.call) << std::flush;
 }
 
@@ -71,16 +71,21 @@ void print_current() {
   _exit(1);
 }
 
-// A refusal without its numbers: the kind of it.
+// A refusal without what was seen: its first words, but for numbers, shapes and names of dtypes.
 std::string kind_of(const std::string& message) {
-  std::string kind;
-  for (const char letter : message) {
-    const bool is_digit = letter >= '0' && letter <= '9';
-    if (is_digit && !kind.empty() && kind.back() == '#') continue;
-    kind += is_digit ? '#' : letter;
+  constexpr size_t kWords = 9;
+  std::istringstream words(message);
+  std::string kind, word;
+  bool in_shape = false;
+  for (size_t i = 0; i < kWords && words >> word && word != "got"; i += in_shape ? 0 : 1) {
+    const bool is_name = i == 0 && word.front() == '[';
+    const bool is_seen =
+        !is_name && std::string_view("[-0123456789").find(word.front()) != std::string_view::npos;
+    const bool is_dtype = std::isupper(static_cast<unsigned char>(word.front())) != 0 && i > 1;
+    if (!in_shape) kind += is_seen || is_dtype ? "# " : word + ' ';
+    in_shape = !is_name && (in_shape || word.front() == '[') && word.find(']') == std::string::npos;
   }
-  constexpr size_t kLength = 60;
-  return kind.substr(0, kLength);
+  return kind;
 }
 
 struct Counts {
@@ -109,8 +114,8 @@ void check_unchanged(const Call& call, const Outcome& outcome) {
 void check_refusal(const Call& call, const Outcome& outcome, bool xla_may_refuse) {
   std::string prefix = "[";
   prefix.append(call.operation).append("] ");
-  const bool is_ours = outcome.message.starts_with(prefix) &&
-                       outcome.code != XLA_FFI_Error_Code_UNKNOWN;
+  const bool is_ours =
+      outcome.message.starts_with(prefix) && outcome.code != XLA_FFI_Error_Code_UNKNOWN;
   const bool is_xlas = outcome.message.find("Wrong number of") != std::string::npos ||
                        outcome.message.find("Failed to decode") != std::string::npos;
   if (!is_ours && !(xla_may_refuse && is_xlas)) fail("refused with: " + outcome.message);
@@ -119,20 +124,39 @@ void check_refusal(const Call& call, const Outcome& outcome, bool xla_may_refuse
 bool has_dropped(const Call& call, const Outcome& outcome) {
   for (size_t i = 0; i < call.results.size(); ++i) {
     if (call.results[i].dtype != XLA_FFI_DataType_S32 || call.aliases[i] != kNoAlias) continue;
-    const bool is_zero = std::ranges::all_of(outcome.results[i], [](std::byte byte) {
-      return byte == std::byte{0};
-    });
+    const bool is_zero = std::ranges::all_of(outcome.results[i],
+                                             [](std::byte byte) { return byte == std::byte{0}; });
     if (!is_zero) return true;
   }
   return false;
 }
 
+// Runs a call and checks all that holds for any.
+Outcome check(const Call& call, bool xla_may_refuse, Counts& counts) {
+  current.call = &call;
+  alarm(kSecondsPerCall);
+  Outcome outcome = run(call);
+  if (!outcome.ok()) {
+    check_refusal(call, outcome, xla_may_refuse);
+    ++counts.refusals[kind_of(outcome.message)];
+  }
+  check_unchanged(call, outcome);
+  if (outcome.ok()) {
+    ++counts.accepted;
+    ++counts.by_target[std::string(call.target)];
+    counts.with_bad_ids += has_dropped(call, outcome);
+    counts.compared += compare_with_model(call, outcome, fail);
+  }
+  return outcome;
+}
+
 void make_one_call(uint64_t seed, uint64_t index, Counts& counts) {
   Random random(seed * 0x9e3779b97f4a7c15 + index);
   random = Random(random.next());
+  current = {nullptr, seed, index};
   Case made = make_case(random);
   bool xla_may_refuse = false, is_broken = false;
-  if (random.one_in(2)) {
+  if (random.one_in(3)) {
     const Case whole = made;
     for (int64_t breaks = random.between(1, 3); breaks > 0; --breaks) {
       xla_may_refuse |= break_call(made.call, random);
@@ -140,15 +164,7 @@ void make_one_call(uint64_t seed, uint64_t index, Counts& counts) {
     is_broken = settle(made.call, random);
     if (!is_broken) made = whole;
   }
-  const Call& call = made.call;
-  current = {&call, seed, index};
-  alarm(kSecondsPerCall);
-  const Outcome outcome = run(call);
-  if (!outcome.ok()) {
-    check_refusal(call, outcome, xla_may_refuse && is_broken);
-    ++counts.refusals[kind_of(outcome.message)];
-  }
-  check_unchanged(call, outcome);
+  const Outcome outcome = check(made.call, xla_may_refuse && is_broken, counts);
   if (!is_broken && made.expectation == Expectation::kSuccess && !outcome.ok()) {
     fail("refused a good call: " + outcome.message);
   }
@@ -156,21 +172,18 @@ void make_one_call(uint64_t seed, uint64_t index, Counts& counts) {
       outcome.code != XLA_FFI_Error_Code_OUT_OF_RANGE) {
     fail("did not refuse an id out of range: " + outcome.message);
   }
-  if (outcome.ok()) {
-    ++counts.accepted;
-    ++counts.by_target[std::string(call.target)];
-    counts.with_bad_ids += has_dropped(call, outcome);
-    counts.compared += compare_with_model(call, outcome, fail);
-  }
   current.call = nullptr;
 }
 
 void print(const Counts& counts, uint64_t calls) {
-  std::printf("%llu calls, %llu accepted, %llu of them with ids out of range; %llu compared\n",
-              static_cast<unsigned long long>(calls),
-              static_cast<unsigned long long>(counts.accepted),
-              static_cast<unsigned long long>(counts.with_bad_ids),
-              static_cast<unsigned long long>(counts.compared));
+  std::printf(
+      "%llu calls, %llu of them bad: %llu accepted, %llu of them with ids out of range; "
+      "%llu compared with a loop\n",
+      static_cast<unsigned long long>(calls),
+      static_cast<unsigned long long>(calls - counts.accepted + counts.with_bad_ids),
+      static_cast<unsigned long long>(counts.accepted),
+      static_cast<unsigned long long>(counts.with_bad_ids),
+      static_cast<unsigned long long>(counts.compared));
   std::printf("accepted:\n");
   for (const auto& [target, count] : counts.by_target) {
     std::printf("%9llu  %s\n", static_cast<unsigned long long>(count), target.c_str());
@@ -184,6 +197,8 @@ void print(const Counts& counts, uint64_t calls) {
 int fuzz(const Options& options) {
   std::signal(SIGALRM, give_up);
   std::signal(SIGABRT, give_up);
+  Counts known;
+  for (const Call& call : known_calls()) check(call, false, known);
   Counts counts;
   for (uint64_t i = 0; i < options.calls; ++i) {
     make_one_call(options.seed, options.first + i, counts);

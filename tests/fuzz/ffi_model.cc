@@ -30,6 +30,7 @@ bool is_good(int32_t id, int64_t bound) { return id >= 0 && id < bound; }
 
 // Element i of `to` becomes element j of `from`, or zero. Both have elements of `bits`.
 void copy_element(int64_t bits, Bytes& to, int64_t i, const Bytes* from, int64_t j) {
+  if (bits == 0) return;  // a token
   const auto check = [&](const Bytes& bytes, int64_t at) {
     if (at < 0 || static_cast<size_t>((at + 1) * bits) > 8 * bytes.size()) {
       throw std::out_of_range("element " + std::to_string(at));
@@ -225,7 +226,7 @@ void move(const Call& call, bool to_rows, Expected& expected) {
         for (int64_t e = 0; e < pages.page_elements(); ++e) {
           // Elements of two bytes or more may lie at any byte of a row.
           const int64_t at = bit + e * pages.bits;
-          const int64_t unit = std::min<int64_t>(pages.bits, 8);
+          const int64_t unit = std::clamp<int64_t>(pages.bits, 1, 8);
           const int64_t parts = pages.bits / unit;
           for (int64_t part = 0; part < parts; ++part) {
             const int64_t in_row = at / unit + part;
@@ -274,6 +275,7 @@ void clear_token(const Layout& layout, std::span<const int64_t> axes, int64_t bi
                  int64_t token, int64_t layer_start, Bytes& pool) {
   Layout plain = layout;
   plain.is_interleaved = plain.is_side_by_side = false;
+  if (num_elements(axes) == 0) return;
   for (int64_t head = 0; head < size_of(layout, axes, 'H'); ++head) {
     for (int64_t element = 0; element < size_of(layout, axes, 'D'); ++element) {
       const Index index = element_index(plain, axes, 0, page, token, head, element);
@@ -310,7 +312,7 @@ void write_kv(const Call& call, Expected& expected) {
         if (layout.pads && stream == 0) {
           clear_token(layout, axes, bits, page, token, start, target);
         }
-        for (int64_t head = 0; head < heads; ++head) {
+        for (int64_t head = 0; dim > 0 && head < heads; ++head) {
           for (int64_t element = 0; element < dim; ++element) {
             const Index to = element_index(layout, axes, stream, page, token, head, element);
             copy_element(bits, target, start + flat_index(to, axes), &rows.contents,
@@ -347,8 +349,7 @@ bool fill(const Call& call, Expected& expected) {
 
 // The operand whose bytes a result starts with, in memory of its own or not.
 size_t origin(const Call& call, size_t result) {
-  if (call.target == "write_kv" || call.target == "copy_pages" ||
-      call.target == "rows_to_pages") {
+  if (call.target == "write_kv" || call.target == "copy_pages" || call.target == "rows_to_pages") {
     return result == 0 ? kNoAlias : result + 1;
   }
   if (call.target == "pages_to_rows") return result == 0 ? kNoAlias : result;

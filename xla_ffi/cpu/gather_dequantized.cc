@@ -171,7 +171,7 @@ ffi::Error gather_dequantized(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi
         row += row_run_bytes;
       }
     };
-    const auto num_rows = static_cast<int64_t>(num_ids);
+    const int64_t num_rows = page_bytes == 0 ? 0 : static_cast<int64_t>(num_ids);
     const int64_t num_workers =
         num_rows * page_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
     parallel_for(threads, num_workers, num_rows, read_page);

@@ -108,8 +108,7 @@ ffi::Error gather_through(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi::An
   auto error =
       gather(threads, pages, page_ids, layer, *rows, *num_dropped, layered, page_axis, mode);
   if (error.success()) {
-    const int64_t num_bits =
-        static_cast<int64_t>(num_elements(pages)) * bits(pages.element_type());
+    const int64_t num_bits = static_cast<int64_t>(num_elements(pages)) * bits(pages.element_type());
     carry_over(pages, *new_pages, num_bits / 8);
   }
   return error;

@@ -287,7 +287,8 @@ ffi::Error check_batch_arrays(const ffi::AnyBuffer& page_table, const ffi::AnyBu
     return invalid_argument(kOperation, name, " must have shape [", size, "] for ", num_requests,
                             " requests, got ", Printed{shape(buffer)});
   };
-  if (auto error = check("query_starts", query_starts, saturating_add<int64_t>(num_requests, 1)); error.failure()) {
+  if (auto error = check("query_starts", query_starts, saturating_add<int64_t>(num_requests, 1));
+      error.failure()) {
     return error;
   }
   if (auto error = check("context_lens", context_lens, num_requests); error.failure()) {

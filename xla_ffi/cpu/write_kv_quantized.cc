@@ -27,8 +27,8 @@ constexpr int64_t kPartsPerThread = 2;
 // Below this the reciprocal of a scale is infinite: such a row reads as zeros.
 constexpr float kSmallest = 1e-34f;
 
-// The scale that makes `largest` the largest code, or a NaN if that is not finite. A product, as XLA
-// makes of such a quotient.
+// The scale that makes `largest` the largest code, or a NaN if that is not finite. A product, as
+// XLA makes of such a quotient.
 float scale_of(float largest, CodeType code) {
   if (!std::isfinite(largest)) return std::numeric_limits<float>::quiet_NaN();
   return largest < kSmallest ? 0.0f : largest * (1.0f / largest_code(code));
@@ -92,8 +92,8 @@ class Writer {
  private:
   // At least `needed`, and `before` times a power of two: floats then lose nothing, and what whole
   // numbers lose, each time half of the time after, sums to less than one step.
-  // What is not finite stays so until the page begins anew; so does what is below zero, which is not
-  // of our making and would never be large enough.
+  // What is not finite stays so until the page begins anew; so does what is below zero, which is
+  // not of our making and would never be large enough.
   static float grown(float before, float needed) {
     if (before == 0.0f) return needed;
     if (!std::isfinite(before) || before < 0.0f || needed <= before) return before;
