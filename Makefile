@@ -44,9 +44,11 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 
 # EasyDeL, which tests/peers runs next to ours: some of its modules, so without what it depends on.
 EASYDEL := build/peers/easydel-0.3.0-py3-none-any.whl
-peers: $(EASYDEL)
-$(EASYDEL): | $(BIN)/python
-	$(PIP) download -q --no-deps -d $(@D) easydel==0.3.0
+# The version that `PagedAttentionCache` has its names from.
+EASYDEL_CACHE := build/peers/easydel-0.1.3-py3-none-any.whl
+peers: $(EASYDEL) $(EASYDEL_CACHE)
+$(EASYDEL) $(EASYDEL_CACHE): build/peers/easydel-%-py3-none-any.whl: | $(BIN)/python
+	$(PIP) download -q --no-deps -d $(@D) easydel==$*
 
 # Debian's packages for the C++ side, where we may install them. Elsewhere CMake looks on, and says
 # what is missing.
@@ -77,7 +79,7 @@ test-cpp: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/dev
 	$(BIN)/ctest --preset dev
 
-test-python: $(VENV)/installed $(EASYDEL)
+test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(BIN)/python
@@ -92,7 +94,7 @@ asan tsan: system-packages $(VENV)/installed
 # A build of its own, which comes before the installed one. Not after `make dev`, whose build comes
 # before all others.
 SANITIZED := $(abspath build/asan-python)
-asan-python: $(VENV)/installed $(EASYDEL)
+asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE)
 	$(PIP) install -q --no-deps --upgrade --target $(SANITIZED)/site . -Cinstall.strip=false \
 	  -Cbuild-dir=$(SANITIZED)/tree -Ccmake.define.PAGEDKV_SANITIZE=address,undefined
 	PYTHONPATH=$(SANITIZED)/site ASAN_OPTIONS=detect_leaks=0 \

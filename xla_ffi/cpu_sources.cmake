@@ -23,3 +23,6 @@ set_source_files_properties(
   ${CMAKE_CURRENT_LIST_DIR}/cpu/attention_kernel_avx2.cc
   ${CMAKE_CURRENT_LIST_DIR}/cpu/attention_kernel_avx512.cc
   PROPERTIES COMPILE_OPTIONS -ffp-contract=fast)
+# Its loops become vector code only where a compare need not trap.
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/cpu/quantize_kernels.cc
+                            PROPERTIES COMPILE_OPTIONS -fno-trapping-math)

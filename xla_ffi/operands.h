@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
-#include <vector>
 
 #include "checks.h"
 
@@ -19,38 +18,36 @@ inline void carry_over(const ffi::AnyBuffer& before, const ffi::AnyBuffer& after
   std::memcpy(after.untyped_data(), before.untyped_data(), static_cast<size_t>(num_bytes));
 }
 
-/// All of `operands`. Fails unless there are `num_wanted`.
-inline ffi::ErrorOr<std::vector<ffi::AnyBuffer>> read_operands(std::string_view operation,
-                                                               const ffi::RemainingArgs& operands,
-                                                               size_t num_wanted) {
+/// Appends all of `operands` to `buffers`. Fails unless there are `num_wanted`.
+template <typename Buffers>
+ffi::Error read_operands(std::string_view operation, const ffi::RemainingArgs& operands,
+                         size_t num_wanted, Buffers& buffers) {
   if (operands.size() != num_wanted) {
-    return ffi::Unexpected(invalid_argument(operation, "must have ", num_wanted,
-                                            " pools and rows, got ", operands.size()));
+    return invalid_argument(operation, "must have ", num_wanted, " pools and rows, got ",
+                            operands.size());
   }
-  std::vector<ffi::AnyBuffer> buffers;
   for (size_t i = 0; i < num_wanted; ++i) {
     const auto buffer = operands.get<ffi::AnyBuffer>(i);
-    if (!buffer) return ffi::Unexpected(buffer.error());
+    if (!buffer) return buffer.error();
     buffers.push_back(*buffer);
   }
-  return buffers;
+  return ffi::Error::Success();
 }
 
-/// All of `results`. Fails unless there are `num_wanted`.
-inline ffi::ErrorOr<std::vector<ffi::AnyBuffer>> read_results(std::string_view operation,
-                                                              const ffi::RemainingRets& results,
-                                                              size_t num_wanted) {
+/// Appends all of `results` to `buffers`. Fails unless there are `num_wanted`.
+template <typename Buffers>
+ffi::Error read_results(std::string_view operation, const ffi::RemainingRets& results,
+                        size_t num_wanted, Buffers& buffers) {
   if (results.size() != num_wanted) {
-    return ffi::Unexpected(invalid_argument(operation, "must have ", num_wanted,
-                                            " pools as results, got ", results.size()));
+    return invalid_argument(operation, "must have ", num_wanted, " pools as results, got ",
+                            results.size());
   }
-  std::vector<ffi::AnyBuffer> buffers;
   for (size_t i = 0; i < num_wanted; ++i) {
     auto buffer = results.get<ffi::AnyBuffer>(i);
-    if (!buffer) return ffi::Unexpected(buffer.error());
+    if (!buffer) return buffer.error();
     buffers.push_back(**buffer);
   }
-  return buffers;
+  return ffi::Error::Success();
 }
 
 }  // namespace pagedkv

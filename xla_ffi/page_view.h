@@ -46,7 +46,7 @@ inline ffi::ErrorOr<PageView> page_view(std::string_view operation, std::string_
   const Shape layer_axes = axes.subspan(num_leading_axes);
   const auto page = static_cast<size_t>(page_axis);
   const Shape outer = layer_axes.first(page), inner = layer_axes.subspan(page + 1);
-  PageView view{.batch = axes.first(batch_rank)};
+  PageView view{.batch = axes.first(batch_rank), .page_axes = {}};
   view.page_axes.assign(outer.begin(), outer.end());
   view.page_axes.insert(view.page_axes.end(), inner.begin(), inner.end());
   view.num_layers = layered ? axes[batch_rank] : 1;

@@ -6,10 +6,10 @@
 #include <span>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "checks.h"
 #include "ids.h"
+#include "inline_vector.h"
 #include "kv_layout.h"
 
 /// What every write of K/V rows asks of its operands, whatever becomes of the rows on the way.
@@ -17,8 +17,8 @@ namespace pagedkv {
 
 /// A write whose operands fit together.
 struct CheckedWrite {
-  std::vector<PoolGeometry> pools;
-  std::vector<RowGeometry> rows;  // by stream
+  InlineVector<PoolGeometry, 2> pools;
+  InlineVector<RowGeometry, 2> rows;  // by stream
   std::span<const int32_t> slots;
   std::span<const int32_t> layers;
   int64_t token_bytes;         // of the rows of one token in the pools

@@ -1,6 +1,7 @@
 """pagedkv's step calls, as the peer benchmark drives every library: see run.py."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ class Served:
     num_cached: int = 0
 
 
+HANDLE = attrgetter("handle")
+
+
 def int32(values: Any) -> np.ndarray:
-    return np.array(values, np.int32)
+    return np.fromiter(values, np.int32, len(values))
 
 
 def handles_of(requests: Any) -> np.ndarray:
-    return np.array([request.handle for request in requests], np.int64)
+    return np.fromiter(map(HANDLE, requests), np.int64, len(requests))
 
 
 class Adapter(BaseAdapter):
@@ -80,12 +84,12 @@ class Adapter(BaseAdapter):
         return grant, slots
 
     def commit_batch(self, work: list[tuple[Served, int]]) -> None:
-        handles = handles_of(req for req, _ in work)
-        self.manager.commit_step(handles, int32([count for _, count in work]))
+        requests, counts = zip(*work, strict=True)
+        self.manager.commit_step(handles_of(requests), int32(counts))
 
     def append_batch(self, pairs: list[tuple[Served, int]]) -> None:
-        handles = handles_of(req for req, _ in pairs)
-        self.manager.append_tokens(handles, int32([token for _, token in pairs]))
+        requests, tokens = zip(*pairs, strict=True)
+        self.manager.append_tokens(handles_of(requests), int32(tokens))
 
     def free_batch(self, reqs: list[Served]) -> None:
         self.manager.remove_requests(handles_of(reqs))

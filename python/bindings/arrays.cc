@@ -94,19 +94,20 @@ Int32Array copy_of(std::span<const std::int32_t> values) {
   return array;
 }
 
-std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name) {
+std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name,
+                                       std::size_t num_more) {
   std::vector<std::int32_t> out;
   const bool is_text = nb::isinstance<nb::str>(values) || nb::isinstance<nb::bytes>(values);
   if (!is_text && nb::ndarray_check(values)) {
     AnyArray array;
     if (nb::try_cast(values, array)) {
-      out.reserve(array.shape(0));
+      out.reserve(array.shape(0) + num_more);
       if (append_array(array, operation, name, out)) return out;
     }
   } else if (!is_text && PySequence_Check(values.ptr()) != 0) {
     const auto items = nb::isinstance<nb::list>(values) ? nb::borrow<nb::list>(values)
                                                         : nb::list(nb::borrow(values));
-    out.reserve(nb::len(items));
+    out.reserve(nb::len(items) + num_more);
     // By position, each held: what an item's `__index__` runs may change the list.
     for (std::size_t i = 0; i < nb::len(items); ++i) {
       append_integer(nb::object(items[i]), i, operation, name, out);

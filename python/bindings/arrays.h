@@ -30,8 +30,10 @@ Int32Array copy_of(std::span<const std::int32_t> values);
 
 /// The integers of a one-dimensional array of any integer dtype, or of a sequence of int.
 ///
-/// Throws TypeError for other things, ValueError for integers that are not int32.
-std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name);
+/// Has room for `num_more` without moving. Throws TypeError for other things, ValueError for
+/// integers that are not int32.
+std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name,
+                                       std::size_t num_more = 0);
 
 /// As `int32_values`, without a copy where the values are a contiguous int32 array, as they nearly
 /// always are.

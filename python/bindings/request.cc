@@ -23,15 +23,19 @@ namespace {
 
 using Lora = std::optional<std::pair<std::string, std::string>>;
 
+// Tokens of an answer that are appended without moving the prompt.
+constexpr std::size_t kRoomForAnswer = 256;
+
 void init_request(Request* self, std::string request_id, nb::handle tokens, Lora lora,
                   std::vector<MultimodalItem> mm_items, std::optional<std::string> cache_salt,
                   std::optional<PromptEmbeds> prompt_embeds, std::int32_t num_encoder_tokens,
                   const Retention* retention) {
   auto lora_key = lora ? std::optional<LoraKey>({lora->first, lora->second}) : std::nullopt;
-  new (self) Request(std::move(request_id), int32_values(tokens, "Request", "tokens"),
-                     ExtraKeys(std::move(lora_key), std::move(mm_items), std::move(cache_salt),
-                               std::move(prompt_embeds)),
-                     num_encoder_tokens);
+  new (self)
+      Request(std::move(request_id), int32_values(tokens, "Request", "tokens", kRoomForAnswer),
+              ExtraKeys(std::move(lora_key), std::move(mm_items), std::move(cache_salt),
+                        std::move(prompt_embeds)),
+              num_encoder_tokens);
   if (retention != nullptr) self->retain(std::make_shared<const Retention>(*retention));
 }
 

@@ -1,9 +1,11 @@
 """Paged KV-cache engine for JAX serving stacks.
 
 The control plane (`CacheManager` and what it is made of) needs no JAX. The data plane is
-`KVPool` and, below it, the ops of `pagedkv.ops`; JAX is imported when they are.
+`KVPool`, or `PagedAttentionCache` with the names of EasyDeL 0.1.3, and below them the ops of
+`pagedkv.ops`; JAX is imported when they are.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from pagedkv import hashing as hashing
@@ -50,14 +52,27 @@ from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_
 
 if TYPE_CHECKING:
     NONE_HASH: int
+    from pagedkv.cache import PagedAttentionCache as PagedAttentionCache
+    from pagedkv.cache import PagedAttentionCacheManager as PagedAttentionCacheManager
+    from pagedkv.cache import PagedAttentionCacheMetaData as PagedAttentionCacheMetaData
+    from pagedkv.cache import PagedAttentionCacheView as PagedAttentionCacheView
+    from pagedkv.cache import PagedAttentionMetadata as PagedAttentionMetadata
     from pagedkv.kv_pool import KVPool as KVPool
+
+# Where the names are that import JAX.
+_LAZY = {
+    "KVPool": "pagedkv.kv_pool",
+    "PagedAttentionCache": "pagedkv.cache",
+    "PagedAttentionCacheManager": "pagedkv.cache",
+    "PagedAttentionCacheMetaData": "pagedkv.cache",
+    "PagedAttentionCacheView": "pagedkv.cache",
+    "PagedAttentionMetadata": "pagedkv.cache",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "KVPool":
-        from pagedkv.kv_pool import KVPool
-
-        return KVPool
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     if name == "NONE_HASH":  # which `init_none_hash` changes
         return hashing.NONE_HASH
     raise AttributeError(f"module 'pagedkv' has no attribute {name!r}")

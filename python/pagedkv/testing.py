@@ -26,7 +26,7 @@ _CAUSES = """\
 Usual causes: the pool is not donated (jax.jit(..., donate_argnums=...)); a reshape, a transpose or \
 a bitcast between the donated pool and the op; the old pool read in the program that writes it; \
 jax.lax.scan with the pool as xs and ys, or sliced by layer, where it should be the carry; a sharded \
-pool outside jax.shard_map; a result of another dtype or sharding."""
+pool in an op that is not of pagedkv.ops, outside jax.shard_map; a result of another dtype or sharding."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,14 @@ static_assert(saturating_add(3, 5) == 8);
 static_assert(saturating_add(kMax, 0) == kMax);
 static_assert(saturating_add(kMax - 1, 2) == kMax);
 
+static_assert(Divisor(16).quotient(0) == 0);
+static_assert(Divisor(16).quotient(15) == 0);
+static_assert(Divisor(16).quotient(16) == 1);
+static_assert(Divisor(1).quotient(kMax) == kMax);
+static_assert(Divisor(1 << 30).quotient(kMax) == 1);
+static_assert(Divisor(12).quotient(35) == 2);
+static_assert(Divisor(kMax).quotient(kMax) == 1);
+
 // The claims above hold at compile time; this makes the file show up among the run tests.
 TEST(MathTest, HoldsAtCompileTime) { EXPECT_EQ(ceil_div(17, 16), 2); }
 

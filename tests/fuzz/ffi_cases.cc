@@ -72,7 +72,8 @@ class Draft {
     raises_ = random.one_in(8);
     // A call has no bad ids at all, or some in every array of them.
     one_id_in_ = random.one_in(8) ? 0 : random.between(1, 5);
-    for (int64_t axes = random.one_in(3) ? random.between(1, 2) : 0; axes > 0; --axes) {
+    for (int64_t axes = random.one_in(3) ? random.between(1, 2) : 0; axes > 0 && !is_large_;
+         --axes) {
       batch_.push_back(random.one_in(16) ? 0 : size(1, 2));
     }
     call_.num_threads = random.between(0, 4);
@@ -265,14 +266,14 @@ class Draft {
     draw_pages();
     heads_ = size(1, 3);
     dim_ = is_large_ ? 1024 : size(0, 6);
-    value_dim_ = layout.is_separate && random_.one_in(2) ? size(1, 6) : dim_;
+    value_dim_ = layout.is_separate && !is_large_ && random_.one_in(2) ? size(1, 6) : dim_;
     const XLA_FFI_DataType dtype = is_quantized ? random_.pick(kCodes) : storable();
     if (element_bits(dtype) >= 8) return dtype;
     // Elements of less than a byte cannot lie apart.
     if (layout.name == "LATENT_TRANSPOSED") {
       return is_quantized ? XLA_FFI_DataType_S8 : XLA_FFI_DataType_BF16;
     }
-    dim_ = times(dim_, 8), value_dim_ = times(value_dim_, 8);
+    if (!is_large_) dim_ = times(dim_, 8), value_dim_ = times(value_dim_, 8);
     return dtype;
   }
 

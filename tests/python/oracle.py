@@ -145,5 +145,6 @@ class Oracle:
             self.give_back(reversed(row))
 
     def reset(self):
-        self.cached = self.cached if self.rows else []
-        return not self.rows
+        held = any(page for rows in self.rows.values() for row in rows for page in row)
+        self.cached = self.cached if held else []
+        return not held

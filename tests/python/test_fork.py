@@ -47,6 +47,22 @@ def test_gives_the_pages_to_copy_of_each_group():
     manager.check_invariants()
 
 
+def test_a_child_that_needs_no_page_hinders_no_reset():
+    # Of a window of one, the next token after a full page sees nothing that was cached.
+    window = CacheGroupSpec(SlidingWindowSpec(2, 1, 8, "float32", sliding_window=1))
+    manager = make_manager(groups=[window])
+    parent = Request("parent", range(3))
+    assert manager.match(parent) == 2
+    assert manager.allocate(parent, 1, num_cached_tokens=2)
+    child = parent.copy("child")
+    assert [pairs.shape for pairs in manager.fork(parent, child)] == [(0, 2)]
+    assert not manager.reset_prefix_cache()
+    manager.free(parent)
+    assert manager.page_ids(child, 0) == [0]
+    assert manager.reset_prefix_cache()
+    manager.check_invariants()
+
+
 def test_returns_none_if_too_few_pages_are_free():
     manager = make_manager(num_pages=4)
     parent = computed(manager, range(10))

@@ -166,11 +166,23 @@ def sharded():
     return mesh, spec, [jax.device_put(pool, NamedSharding(mesh, spec)) for pool in pools()]
 
 
-def test_refuses_sharded_pools_outside_shard_map(sharded):
-    _, _, arrays = sharded
+def test_refuses_sharded_pools_that_are_gathered(sharded):
+    mesh, _, arrays = sharded
+
+    def gathered(*pools):
+        whole = jax.lax.with_sharding_constraint(pools, NamedSharding(mesh, P()))
+        return write(*whole)
+
     assert_refused(
-        r"all-gather\S* copies \w+\[256,16,4,64\]", jax.jit(write, donate_argnums=(0, 1)), *arrays
+        r"all-gather\S* copies \w+\[256,16,4,64\]",
+        jax.jit(gathered, donate_argnums=(0, 1)),
+        *arrays,
     )
+
+
+def test_accepts_sharded_pools(sharded):
+    _, _, arrays = sharded
+    assert_in_place(jax.jit(write, donate_argnums=(0, 1)), *arrays, pools=arrays)
 
 
 def test_accepts_sharded_pools_inside_shard_map(sharded):

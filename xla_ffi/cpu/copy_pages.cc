@@ -91,25 +91,27 @@ ffi::Error copy_pages(ffi::ThreadPool threads, ffi::AnyBuffer source_ids, ffi::A
     return invalid_argument(kOperation, "source_ids must have the axes ", Printed{batch},
                             " of num_dropped and then one for pairs, got ", Printed{id_axes});
   }
-  const auto operands = read_operands(kOperation, pools, pools.size());
-  if (!operands) return operands.error();
-  const auto results = read_results(kOperation, new_pools, pools.size());
-  if (!results) return results.error();
+  std::vector<ffi::AnyBuffer> operands, results;
+  if (auto error = read_operands(kOperation, pools, pools.size(), operands); error.failure()) {
+    return error;
+  }
+  if (auto error = read_results(kOperation, new_pools, pools.size(), results); error.failure()) {
+    return error;
+  }
   const std::span<const int32_t> sources = int32_span(source_ids), targets = int32_span(target_ids);
   std::vector<PageView> views;
-  for (size_t i = 0; i < operands->size(); ++i) {
-    const auto view =
-        page_view(kOperation, "a pool", (*operands)[i], batch.size(), false, page_axis);
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const auto view = page_view(kOperation, "a pool", operands[i], batch.size(), false, page_axis);
     if (!view) return view.error();
     if (!std::ranges::equal(view->batch, batch)) {
       return invalid_argument(kOperation, "a pool must have the batch axes ", Printed{batch},
-                              ", got ", Printed{shape((*operands)[i])});
+                              ", got ", Printed{shape(operands[i])});
     }
     if (!views.empty() && view->num_pages != views[0].num_pages) {
       return invalid_argument(kOperation, "all pools must have ", views[0].num_pages,
                               " pages as the first, got ", view->num_pages);
     }
-    if (auto error = check_like(kOperation, "a result", (*results)[i], "its pool", (*operands)[i]);
+    if (auto error = check_like(kOperation, "a result", results[i], "its pool", operands[i]);
         error.failure()) {
       return error;
     }
@@ -125,14 +127,14 @@ ffi::Error copy_pages(ffi::ThreadPool threads, ffi::AnyBuffer source_ids, ffi::A
   const size_t num_batches = num_elements(*num_dropped);
   const auto num_pairs = static_cast<size_t>(id_axes.back());
   for (size_t i = 0; i < views.size(); ++i) {
-    carry_over((*operands)[i], (*results)[i],
+    carry_over(operands[i], results[i],
                views[i].layer_offset(static_cast<int64_t>(num_batches), 0));
   }
   for (size_t index = 0; index < num_batches; ++index) {
     const Pairs pairs = read_pairs(sources.subspan(index * num_pairs, num_pairs),
                                    targets.subspan(index * num_pairs, num_pairs), num_pages);
     for (size_t i = 0; i < views.size(); ++i) {
-      auto* const pool = static_cast<std::byte*>((*results)[i].untyped_data()) +
+      auto* const pool = static_cast<std::byte*>(results[i].untyped_data()) +
                          views[i].layer_offset(static_cast<int64_t>(index), 0);
       if (auto error = copy(threads, views[i], pool, pairs); error.failure()) return error;
     }

@@ -58,14 +58,16 @@ ffi::ErrorOr<Move> read_move(const ffi::AnyBuffer& page_ids, const ffi::AnyBuffe
                                    " of page_ids and then one for bytes, got ", rows.element_type(),
                                    ' ', Printed{row_axes}));
   }
-  auto before = read_operands(kOperation, operands, operands.size());
-  if (!before) return refuse(before.error());
-  auto after = read_results(kOperation, results, operands.size());
-  if (!after) return refuse(after.error());
-  Move move{.before = *before,
-            .pools = *after,
-            .num_batches = num_elements(num_dropped),
+  Move move{.num_batches = num_elements(num_dropped),
             .num_ids = static_cast<size_t>(id_axes.back())};
+  if (auto error = read_operands(kOperation, operands, operands.size(), move.before);
+      error.failure()) {
+    return refuse(std::move(error));
+  }
+  if (auto error = read_results(kOperation, results, operands.size(), move.pools);
+      error.failure()) {
+    return refuse(std::move(error));
+  }
   for (size_t i = 0; i < move.pools.size(); ++i) {
     const auto view =
         page_view(kOperation, "a pool", move.before[i], batch.size(), false, page_axis);

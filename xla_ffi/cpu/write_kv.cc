@@ -1,14 +1,15 @@
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "checks.h"
 #include "copy_bytes.h"
 #include "handlers.h"
 #include "ids.h"
+#include "inline_vector.h"
 #include "kv_layout.h"
 #include "operands.h"
 #include "parallel_for.h"
@@ -103,14 +104,19 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
   const KvLayout* layout = find_layout(layout_name);
   if (layout == nullptr) return invalid_argument(kOperation, "no layout ", layout_name);
   const size_t num_pools = layout->num_pools(), num_streams = layout->num_streams();
-  const auto operands = read_operands(kOperation, pools_and_rows, num_pools + num_streams);
-  if (!operands) return operands.error();
-  const auto results = read_results(kOperation, new_pools, num_pools);
-  if (!results) return results.error();
-  const auto pool_arrays = std::span(*operands).first(num_pools);
-  const auto row_arrays = std::span(*operands).last(num_streams);
+  InlineVector<ffi::AnyBuffer, 4> operands;
+  InlineVector<ffi::AnyBuffer, 2> results;
+  if (auto error = read_operands(kOperation, pools_and_rows, num_pools + num_streams, operands);
+      error.failure()) {
+    return error;
+  }
+  if (auto error = read_results(kOperation, new_pools, num_pools, results); error.failure()) {
+    return error;
+  }
+  const auto pool_arrays = operands.span().first(num_pools);
+  const auto row_arrays = operands.span().last(num_streams);
   const auto checked = check_write(kOperation, slot_mapping, layer, *num_dropped, *layout,
-                                   pool_arrays, *results, row_arrays, layered, mode_name,
+                                   pool_arrays, results.span(), row_arrays, layered, mode_name,
                                    /*by_head=*/false);
   if (!checked) return checked.error();
   for (size_t stream = 0; stream < num_streams; ++stream) {
@@ -119,15 +125,15 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
     return invalid_argument(kOperation, stream == 0 ? "key" : "value", " must be ", wanted,
                             " as its pages, got ", row_arrays[stream].element_type());
   }
-  const std::vector<PoolGeometry>& pools = checked->pools;
+  const auto& pools = checked->pools;
   const auto num_batches = static_cast<int64_t>(checked->layers.size());
   for (size_t i = 0; i < num_pools; ++i) {
-    carry_over(pool_arrays[i], (*results)[i], pools[i].layer_offset(num_batches, 0));
+    carry_over(pool_arrays[i], results[i], pools[i].layer_offset(num_batches, 0));
   }
 
   const auto num_tokens = static_cast<size_t>(shape(slot_mapping).back());
   const int64_t num_bytes = static_cast<int64_t>(num_tokens) * checked->token_bytes;
-  std::vector<Stream> streams(num_streams);
+  std::array<Stream, 2> streams;
   for (size_t batch = 0; batch < checked->layers.size(); ++batch) {
     // A layer that does not exist has no slots.
     const bool layer_exists = in_range(checked->layers[batch], pools[0].num_layers);
@@ -135,14 +141,14 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
       const size_t pool = layout->pool_of(stream);
       const RowGeometry& rows = checked->rows[stream];
       streams[stream] =
-          Stream{.layer = static_cast<std::byte*>((*results)[pool].untyped_data()) +
+          Stream{.layer = static_cast<std::byte*>(results[pool].untyped_data()) +
                           pools[pool].layer_offset(static_cast<int64_t>(batch),
                                                    layer_exists ? checked->layers[batch] : 0),
                  .rows = static_cast<const std::byte*>(row_arrays[stream].untyped_data()) +
                          batch * num_tokens * static_cast<size_t>(rows.row_bytes()),
                  .geometry = rows};
     }
-    const Write write{.streams = streams,
+    const Write write{.streams = std::span(streams).first(num_streams),
                       .slots = checked->slots.subspan(batch * num_tokens, num_tokens),
                       .num_slots = layer_exists ? pools[0].num_slots() : 0,
                       .page_size = pools[0].size(AxisRole::kTokens),

@@ -11,6 +11,7 @@
 #include "copy_bytes.h"
 #include "handlers.h"
 #include "ids.h"
+#include "inline_vector.h"
 #include "kv_layout.h"
 #include "operands.h"
 #include "parallel_for.h"
@@ -152,26 +153,31 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
   const KvLayout* layout = find_layout(layout_name);
   if (layout == nullptr) return invalid_argument(kOperation, "no layout ", layout_name);
   const size_t num_pools = layout->num_pools(), num_streams = layout->num_streams();
-  const auto operands = read_operands(kOperation, arrays, 2 * num_pools + num_streams);
-  if (!operands) return operands.error();
-  const auto results = read_results(kOperation, new_arrays, 2 * num_pools);
-  if (!results) return results.error();
-  const std::span<const ffi::AnyBuffer> all = *operands;
+  InlineVector<ffi::AnyBuffer, 6> operands;
+  InlineVector<ffi::AnyBuffer, 4> results;
+  if (auto error = read_operands(kOperation, arrays, 2 * num_pools + num_streams, operands);
+      error.failure()) {
+    return error;
+  }
+  if (auto error = read_results(kOperation, new_arrays, 2 * num_pools, results); error.failure()) {
+    return error;
+  }
+  const std::span<const ffi::AnyBuffer> all = operands.span();
   const auto pool_arrays = all.first(num_pools), scale_arrays = all.subspan(num_pools, num_pools);
   const auto row_arrays = all.last(num_streams);
   const auto write = check_write(kOperation, slot_mapping, layer, *num_dropped, *layout,
-                                 pool_arrays, std::span(*results).first(num_pools), row_arrays,
-                                 layered, mode_name, /*by_head=*/true);
+                                 pool_arrays, results.span().first(num_pools), row_arrays, layered,
+                                 mode_name, /*by_head=*/true);
   if (!write) return write.error();
 
-  std::vector<ScaleGeometry> scales;
+  InlineVector<ScaleGeometry, 2> scales;
   for (size_t i = 0; i < num_pools; ++i) {
     const std::string_view name = i == 0 ? "key_scales" : "value_scales";
     const auto geometry = scale_geometry(kOperation, name, scale_arrays[i], pool_arrays[i], *layout,
                                          shape(layer).size(), layered);
     if (!geometry) return geometry.error();
     if (auto error =
-            check_like(kOperation, "a result", (*results)[num_pools + i], name, scale_arrays[i]);
+            check_like(kOperation, "a result", results[num_pools + i], name, scale_arrays[i]);
         error.failure()) {
       return error;
     }
@@ -181,7 +187,7 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
     }
     scales.push_back(*geometry);
   }
-  std::vector<Stream> streams;
+  InlineVector<Stream, 2> streams;
   for (size_t stream = 0; stream < num_streams; ++stream) {
     const ffi::AnyBuffer &rows = row_arrays[stream], &pool = pool_arrays[layout->pool_of(stream)];
     const auto floats = float_type(rows.element_type());
@@ -202,8 +208,8 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
 
   const auto num_batches = static_cast<int64_t>(write->layers.size());
   for (size_t i = 0; i < num_pools; ++i) {
-    carry_over(pool_arrays[i], (*results)[i], write->pools[i].layer_offset(num_batches, 0));
-    carry_over(scale_arrays[i], (*results)[num_pools + i],
+    carry_over(pool_arrays[i], results[i], write->pools[i].layer_offset(num_batches, 0));
+    carry_over(scale_arrays[i], results[num_pools + i],
                scales[i].layer_offset(num_batches, 0) * static_cast<int64_t>(sizeof(float)));
   }
   const int64_t page_size = write->pools[0].size(AxisRole::kTokens);
@@ -218,9 +224,9 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
       Stream& stream = streams[i];
       const size_t pool = layout->pool_of(i);
       const int64_t token_bytes = stream.row.num_runs * stream.dim * float_bytes(stream.float_type);
-      stream.layer = static_cast<std::byte*>((*results)[pool].untyped_data()) +
+      stream.layer = static_cast<std::byte*>(results[pool].untyped_data()) +
                      write->pools[pool].layer_offset(static_cast<int64_t>(batch), layer_id);
-      stream.scales = static_cast<float*>((*results)[num_pools + pool].untyped_data()) +
+      stream.scales = static_cast<float*>(results[num_pools + pool].untyped_data()) +
                       stream.scale.layer_offset(static_cast<int64_t>(batch), layer_id);
       stream.rows = static_cast<const std::byte*>(row_arrays[i].untyped_data()) +
                     static_cast<int64_t>(batch * num_tokens) * token_bytes;
@@ -233,7 +239,7 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
     // A page is of one part: rows of equal slots, and scales, are written in order.
     const auto write_part = [&](int64_t, int64_t part) {
       if (num_tokens == 0) return;
-      Writer writer(streams, page_size);
+      Writer writer(streams.span(), page_size);
       for (size_t i = 0; i < num_tokens; ++i) {
         if (!in_range(slots[i], num_slots)) continue;
         if (num_parts > 1 && slots[i] / page_size % num_parts != part) continue;

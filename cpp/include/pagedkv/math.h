@@ -1,6 +1,8 @@
 #pragma once
 
+#include <bit>
 #include <concepts>
+#include <cstdint>
 #include <limits>
 #include <optional>
 
@@ -33,5 +35,25 @@ constexpr T saturating_add(T a, T b) {
   return a > std::numeric_limits<T>::max() - b ? std::numeric_limits<T>::max()
                                                : static_cast<T>(a + b);
 }
+
+/// Divides by one and the same number many times: by a shift, if it is a power of two.
+class Divisor {
+ public:
+  /// Requires `divisor > 0`.
+  explicit constexpr Divisor(std::int32_t divisor)
+      : divisor_(divisor),
+        shift_(std::has_single_bit(static_cast<std::uint32_t>(divisor))
+                   ? std::countr_zero(static_cast<std::uint32_t>(divisor))
+                   : -1) {}
+
+  /// `value / divisor`, rounded down. Requires `value >= 0`.
+  constexpr std::int32_t quotient(std::int32_t value) const {
+    return shift_ < 0 ? value / divisor_ : value >> shift_;
+  }
+
+ private:
+  std::int32_t divisor_;
+  std::int32_t shift_;
+};
 
 }  // namespace pagedkv

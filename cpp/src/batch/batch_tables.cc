@@ -5,6 +5,7 @@
 
 #include "pagedkv/batch/step.h"
 #include "pagedkv/error.h"
+#include "pagedkv/math.h"
 
 namespace pagedkv {
 
@@ -64,12 +65,18 @@ void fill_slot_mapping(const CacheManager& manager, std::span<const Request* con
                       " keeps no K/V of the tokens, so they have no slots");
   }
   const std::int32_t page_size = policy.page_size();
+  const Divisor page_of(page_size);
   auto out = slots.begin();
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const auto pages = manager.page_ids(*requests[i], group);
     const std::int32_t first = requests[i]->num_computed_tokens();
-    std::int32_t offset = first % page_size;
-    auto page = pages.begin() + first / page_size;
+    const std::int32_t first_page = page_of.quotient(first);
+    std::int32_t offset = first - first_page * page_size;
+    auto page = pages.begin() + first_page;
+    if (num_tokens[i] == 1) {  // as a request that decodes has
+      *out++ = *page * page_size + offset;
+      continue;
+    }
     for (std::int32_t left = num_tokens[i]; left > 0; ++page, offset = 0) {
       const std::int32_t end = std::min(page_size, offset + left);
       left -= end - offset;

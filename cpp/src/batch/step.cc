@@ -7,11 +7,29 @@
 namespace pagedkv {
 namespace {
 
+// What decides whether requests are quiet. By value: what a loop changes is none of it.
+class Counts {
+ public:
+  explicit Counts(const StepDemand& step)
+      : num_new_tokens_(step.num_new_tokens.data()),
+        num_cached_tokens_(step.num_cached_tokens.empty() ? nullptr
+                                                          : step.num_cached_tokens.data()),
+        num_lookahead_tokens_(step.num_lookahead_tokens) {}
+
+  Demand operator[](std::size_t i) const {
+    return {.num_new_tokens = num_new_tokens_[i],
+            .num_cached_tokens = num_cached_tokens_ == nullptr ? 0 : num_cached_tokens_[i],
+            .num_lookahead_tokens = num_lookahead_tokens_};
+  }
+
+ private:
+  const std::int32_t* num_new_tokens_;
+  const std::int32_t* num_cached_tokens_;
+  std::int32_t num_lookahead_tokens_;
+};
+
 Demand demand_of(const Request& request, const StepDemand& step, std::size_t i) {
-  Demand demand;
-  demand.num_new_tokens = step.num_new_tokens[i];
-  demand.num_cached_tokens = step.num_cached_tokens.empty() ? 0 : step.num_cached_tokens[i];
-  demand.num_lookahead_tokens = step.num_lookahead_tokens;
+  Demand demand = Counts(step)[i];
   if (!step.shards.empty()) demand.shard = step.shards[i];
   if (!request.is_allocated()) {
     demand.watermark_pages = step.watermark_pages;
@@ -57,10 +75,12 @@ class GrantNotes {
     grant_.changed_rows.push_back(grant_.num_requests);
   }
 
-  void next() {
-    ++grant_.num_requests;
+  // The next `num_requests` have what they need.
+  void next(std::size_t num_requests) {
+    grant_.num_requests += static_cast<std::int32_t>(num_requests);
     for (AddedPages& added : grant_.added) {
-      added.offsets.push_back(static_cast<std::int32_t>(added.ids.size()));
+      added.offsets.insert(added.offsets.end(), num_requests,
+                           static_cast<std::int32_t>(added.ids.size()));
     }
   }
 
@@ -117,32 +137,40 @@ StepGrant allocate_step(CacheManager& manager, std::span<Request* const> request
     throw_value_error(kOperation, "watermark_pages must be >= 0, got ", step.watermark_pages);
   }
   // What is quiet stays so, whatever the requests before it get.
-  std::vector<std::uint8_t> is_quiet(requests.size());
+  const Counts counts(step);
+  std::vector<std::size_t> busy;
   const bool may_be_quiet = step.shards.empty() && !manager.is_observed();
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    const Demand demand = demand_of(*requests[i], step, i);
-    is_quiet[i] = may_be_quiet && manager.is_quiet(*requests[i], demand);
-    if (!is_quiet[i]) manager.check_demand(*requests[i], demand);
+    if (may_be_quiet && manager.is_quiet(*requests[i], counts[i])) continue;
+    manager.check_demand(*requests[i], demand_of(*requests[i], step, i));
+    busy.push_back(i);
   }
   GrantNotes notes(manager, requests.size());
   GroupPages prefix;
-  for (std::size_t i = 0; i < requests.size(); ++i, notes.next()) {
+  std::size_t done = 0;
+  const auto make_quiet_room = [&](std::size_t end) {
+    notes.next(end - done);
+    for (std::size_t i = std::exchange(done, end); i < end; ++i) {
+      manager.make_quiet_room(*requests[i], counts[i]);
+    }
+  };
+  for (const std::size_t i : busy) {
+    make_quiet_room(i);
     Request& request = *requests[i];
     Demand demand = demand_of(request, step, i);
-    if (is_quiet[i]) {
-      manager.make_quiet_room(request, demand);
-      continue;
-    }
     const std::int32_t changes = notes.before(request);
     if (demand.num_cached_tokens > 0) {
       const std::int32_t found =
           manager.find_again(request, demand.num_cached_tokens, demand.shard, prefix);
-      if (found < demand.num_cached_tokens) break;
+      if (found < demand.num_cached_tokens) return notes.take();
       demand.prefix = &prefix;
     }
-    if (!manager.allocate(request, demand)) break;
+    if (!manager.allocate(request, demand)) return notes.take();
     notes.after(request, changes);
+    notes.next(1);
+    done = i + 1;
   }
+  make_quiet_room(requests.size());
   return notes.take();
 }
 
@@ -153,6 +181,7 @@ std::vector<std::int32_t> commit_step(CacheManager& manager, std::span<Request* 
   const auto end_of = [&](std::size_t i) {
     return std::int64_t{requests[i]->num_computed_tokens()} + num_new_tokens[i];
   };
+  std::vector<Request*> filling;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& request = *requests[i];
     if (num_new_tokens[i] < 0) {
@@ -160,6 +189,11 @@ std::vector<std::int32_t> commit_step(CacheManager& manager, std::span<Request* 
                         " for request '", request.request_id(), "'");
     }
     manager.check_commit(request, end_of(i));
+    if (manager.fills_page(request, end_of(i))) filling.push_back(requests[i]);
+  }
+  if (filling.size() > 1) {
+    hash_all(manager, filling);
+    for (const Request* request : filling) manager.prefetch_next_full(*request);
   }
   std::vector<std::int32_t> changed_rows;
   for (std::size_t i = 0; i < requests.size(); ++i) {

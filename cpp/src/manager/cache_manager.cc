@@ -76,8 +76,9 @@ const RequestState& CacheManager::state_of(const char* operation, const Request&
 
 RequestState& CacheManager::attach(Request& request) {
   if (free_states_.empty()) {
+    rows_.resize((states_.size() + 1) * index(num_groups()));
     free_states_.push_back(static_cast<std::int32_t>(states_.size()));
-    states_.emplace_back().rows.resize(index(num_groups()));
+    states_.emplace_back();
   }
   request.owner_ = this;
   request.state_ = free_states_.back();
@@ -90,10 +91,9 @@ RequestState& CacheManager::attach(Request& request) {
 
 void CacheManager::detach(Request& request) {
   RequestState& state = states_[index(request.state_)];
-  state.request = nullptr;
-  for (PageRow& row : state.rows) row.clear();
-  state.num_allocated_tokens = state.num_quiet_tokens = 0;
-  state.shard = {};
+  state = {};
+  for (PageRow& row : rows_of(request)) row.clear();
+  request.bounds_ = {.num_changes = request.bounds_.num_changes};
   free_states_.push_back(request.state_);
   request.owner_ = nullptr;
   request.state_ = -1;
@@ -106,7 +106,9 @@ void CacheManager::set_num_shards(std::int32_t num_shards) {
   }
   if (num_shards == pool_.shards().size()) return;
   pool_.set_num_shards(num_shards);
-  for (RequestState& state : states_) state.shard = shard_of(state.rows, pool_.shards());
+  for (RequestState& state : states_) {
+    if (state.request != nullptr) state.shard = shard_of(rows_of(*state.request), pool_.shards());
+  }
 }
 
 // Makes `new_rows_` the rows of a request that goes on after its cached tokens.
@@ -140,26 +142,28 @@ std::int32_t CacheManager::first_needed_page(const PageRow& row, GroupId group,
   return std::min(first, row.num_cached() - 1);
 }
 
-void CacheManager::note_change(RequestState& state) {
+void CacheManager::note_change(Request& request) {
   std::int32_t num_quiet = max_model_len_;
   for (GroupId group = 0; group < num_groups(); ++group) {
-    const PageRow& row = state.rows[index(group)];
+    const PageRow& row = row_of(request, group);
     num_quiet = std::min(
         num_quiet, coordinator_.policy(group).num_quiet_tokens(row.size(), row.num_skipped()));
   }
-  state.num_quiet_tokens = num_quiet;
-  ++state.num_changes;
-  note_next_full(state);
+  request.bounds_.num_quiet_tokens = num_quiet;
+  ++request.bounds_.num_changes;
+  note_next_full(request);
 }
 
-void CacheManager::note_next_full(RequestState& state) const {
-  state.next_full_tokens = std::numeric_limits<std::int32_t>::max();
+void CacheManager::note_next_full(Request& request) const {
+  std::int32_t& next_full = request.bounds_.next_full_tokens;
+  next_full = std::numeric_limits<std::int32_t>::max();
+  if (!enable_caching()) return;
   for (GroupId group = 0; group < num_groups(); ++group) {
-    const PageRow& row = state.rows[index(group)];
+    const PageRow& row = row_of(request, group);
     if (row.num_cached() == row.size()) continue;
     const std::int64_t end =
         std::int64_t{row.num_cached() + 1} * coordinator_.policy(group).page_size();
-    if (end < state.next_full_tokens) state.next_full_tokens = static_cast<std::int32_t>(end);
+    if (end < next_full) next_full = static_cast<std::int32_t>(end);
   }
 }
 
@@ -177,7 +181,7 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
   const bool is_new = !request.is_allocated();
   if (is_new) start_rows(request, demand);
   RequestState* state = is_new ? nullptr : &states_[index(request.state_)];
-  auto& rows = is_new ? new_rows_ : state->rows;
+  const std::span<PageRow> rows = is_new ? std::span(new_rows_) : rows_of(request);
 
   const std::int32_t num_computed = request.num_computed_tokens() + demand.num_cached_tokens;
   const auto num_tokens = static_cast<std::int32_t>(
@@ -204,28 +208,28 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
 
   if (is_new) {
     state = &attach(request);
-    state->rows.swap(new_rows_);
+    std::ranges::swap_ranges(rows_of(request), new_rows_);
     for (GroupId group = 0; group < num_groups(); ++group) {
-      state->rows[index(group)].hold(pool_, claim_for(request, group, shard));
+      row_of(request, group).hold(pool_, claim_for(request, group, shard));
     }
-    state->shard = shard_of(state->rows, pool_.shards());
+    state->shard = shard_of(rows_of(request), pool_.shards());
   } else {
     for (GroupId group = 0; group < num_groups(); ++group) {
       rows[index(group)].skip(pool_, growths_[index(group)].first_needed);
     }
   }
   for (GroupId group = 0; group < num_groups(); ++group) {
-    PageRow& row = state->rows[index(group)];
+    PageRow& row = row_of(request, group);
     const PageRow::Growth& growth = growths_[index(group)];
     if (growth.first_filled >= growth.num_pages) continue;
     row.grow(pool_, growth, claim_for(request, group, shard));
     state->shard.add(row.pages().subspan(index(growth.first_filled)), pool_.shards());
   }
-  state->num_allocated_tokens =
-      std::max(state->num_allocated_tokens, num_tokens + length.num_lookahead_tokens);
+  request.bounds_.num_allocated_tokens =
+      std::max(request.bounds_.num_allocated_tokens, num_tokens + length.num_lookahead_tokens);
   request.num_computed_tokens_ = num_computed;
   request.num_shown_tokens_ = std::max(request.num_shown_tokens_, demand.num_cached_tokens);
-  note_change(*state);
+  note_change(request);
   return true;
 }
 
@@ -238,14 +242,13 @@ bool CacheManager::commit(Request& request, std::int32_t num_computed_tokens) {
   return commit_checked(request, num_computed_tokens);
 }
 
-bool CacheManager::commit_checked(Request& request, std::int32_t num_computed_tokens) {
+bool CacheManager::commit_full_pages(Request& request, std::int32_t num_computed_tokens) {
   if (observer_ != nullptr) [[unlikely]] {
     return observed(observer_, CommitCall{&request, num_computed_tokens},
                     [&] { return commit_checked(request, num_computed_tokens); });
   }
-  RequestState& state = states_[index(request.state_)];
-  const bool has_changed = cache_full_pages(request, state, num_computed_tokens,
-                                            num_computed_tokens, options_.deduplicate);
+  const bool has_changed =
+      cache_full_pages(request, num_computed_tokens, num_computed_tokens, options_.deduplicate);
   request.num_computed_tokens_ = num_computed_tokens;
   return has_changed;
 }
@@ -257,18 +260,18 @@ void CacheManager::set_num_computed_tokens(Request& request, std::int32_t num_co
   }
   constexpr auto kOperation = "CacheManager.set_num_computed_tokens";
   RequestState& state = state_of(kOperation, request);
-  check_room(kOperation, request, state, num_computed_tokens);
+  check_room(kOperation, request, num_computed_tokens);
   bool has_pages = false;
   bool has_changed = false;
   for (GroupId group = 0; group < num_groups(); ++group) {
-    PageRow& row = state.rows[index(group)];
+    PageRow& row = row_of(request, group);
     const std::int32_t num_skipped = row.num_skipped();
     row.skip(pool_, first_needed_page(row, group, num_computed_tokens));
     has_changed |= row.num_skipped() != num_skipped;
     has_pages |= row.num_skipped() < row.size();
   }
   if (!has_pages) state.shard = {};
-  if (has_changed) note_change(state);
+  if (has_changed) note_change(request);
   request.num_computed_tokens_ = num_computed_tokens;
 }
 
@@ -278,28 +281,38 @@ void CacheManager::cache(Request& request, std::int32_t num_tokens, std::int64_t
     return observed(observer_, CacheCall{&request, num_tokens, step_end, operation},
                     [&] { cache(request, num_tokens, step_end, operation); });
   }
-  RequestState& state = state_of(operation, request);
-  check_room(operation, request, state, num_tokens);
+  state_of(operation, request);
+  check_room(operation, request, num_tokens);
   check_known(operation, request, num_tokens);
   if (step_end < num_tokens) {
     throw_value_error(operation, "a step that computes ", num_tokens, " tokens cannot end after ",
                       step_end);
   }
-  cache_full_pages(request, state, num_tokens, step_end, false);
+  cache_full_pages(request, num_tokens, step_end, false);
+}
+
+void CacheManager::prefetch_next_full(const Request& request) const {
+  if (!request.is_hashed_with(hash_page_size(), hasher())) return;
+  for (GroupId group = 0; group < num_groups(); ++group) {
+    const GroupHashes hashes = coordinator_.hashes_of(group, request.chain_->digests());
+    const std::int32_t page = row_of(request, group).num_cached();
+    if (page < hashes.size()) pool_.prefetch(hashes[page], group);
+  }
 }
 
 // Most steps end inside a page, and need no digests.
-bool CacheManager::cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens,
+bool CacheManager::cache_full_pages(Request& request, std::int32_t num_tokens,
                                     std::int64_t step_end, bool deduplicate) {
-  if (!enable_caching() || num_tokens < state.next_full_tokens) return false;
+  if (!enable_caching() || num_tokens < request.bounds_.next_full_tokens) return false;
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   std::int32_t num_replaced = 0;
   for (GroupId group = 0; group < num_groups(); ++group) {
-    num_replaced += state.rows[index(group)].cache(pool_, coordinator_.policy(group),
-                                                   coordinator_.hashes_of(group, hashes),
-                                                   num_tokens, step_end, deduplicate);
+    num_replaced +=
+        row_of(request, group)
+            .cache(pool_, coordinator_.policy(group), coordinator_.hashes_of(group, hashes),
+                   num_tokens, step_end, deduplicate);
   }
-  num_replaced > 0 ? note_change(state) : note_next_full(state);
+  num_replaced > 0 ? note_change(request) : note_next_full(request);
   request.num_shown_tokens_ =
       std::max(request.num_shown_tokens_, round_down(num_tokens, hash_page_size()));
   return num_replaced > 0;
@@ -317,9 +330,9 @@ void CacheManager::free(Request& request) {
   if (observer_ != nullptr) [[unlikely]] {
     return observed(observer_, FreeCall{&request}, [&] { free(request); });
   }
-  RequestState& state = state_of("CacheManager.free", request);
+  state_of("CacheManager.free", request);
   scratch_.clear();
-  append_last_first(state.rows, scratch_);
+  append_last_first(rows_of(request), scratch_);
   pool_.free(scratch_);
   detach(request);
 }
@@ -338,15 +351,6 @@ void CacheManager::restore(std::span<const std::byte> snapshot) {
   restore_now(snapshot);
 }
 
-std::span<const PageId> CacheManager::page_ids(const Request& request, GroupId group) const {
-  constexpr auto kOperation = "CacheManager.page_ids";
-  const RequestState& state = state_of(kOperation, request);
-  if (group < 0 || group >= num_groups()) {
-    throw_index_error(kOperation, "group must be in [0, ", num_groups(), "), got ", group);
-  }
-  return state.rows[index(group)].pages();
-}
-
 std::int32_t CacheManager::num_common_prefix_pages(const Request& request, GroupId group,
                                                    std::int32_t num_requests) const {
   const auto pages = page_ids(request, group);
@@ -361,11 +365,8 @@ std::int32_t CacheManager::num_common_prefix_pages(const Request& request, Group
 }
 
 std::int32_t CacheManager::num_changes(const Request& request) const {
-  return state_of("CacheManager.num_changes", request).num_changes;
-}
-
-std::int32_t CacheManager::num_allocated_tokens(const Request& request) const {
-  return request.owner_ == this ? states_[index(request.state_)].num_allocated_tokens : 0;
+  state_of("CacheManager.num_changes", request);
+  return request.bounds_.num_changes;
 }
 
 ManagerStats CacheManager::stats() const {
@@ -379,7 +380,7 @@ std::vector<Holding> CacheManager::holdings() const {
   for (const RequestState& state : states_) {
     if (state.request == nullptr) continue;
     pages.clear();
-    append_last_first(state.rows, pages);
+    append_last_first(rows_of(*state.request), pages);
     holdings.push_back({state.request->request_id(), static_cast<std::int32_t>(pages.size())});
   }
   return holdings;

@@ -90,13 +90,14 @@ void CacheManager::check_prefix(Request& request, const Demand& demand) const {
 }
 
 void CacheManager::check_room(const char* operation, const Request& request,
-                              const RequestState& state, std::int64_t num_tokens) const {
+                              std::int64_t num_tokens) {
   if (num_tokens < 0) {
     throw_value_error(operation, "the number of tokens must be >= 0, got ", num_tokens);
   }
-  if (num_tokens > state.num_allocated_tokens) {
-    throw_value_error(operation, "request '", request.request_id(), "' has room for ",
-                      state.num_allocated_tokens, " tokens, got ", num_tokens);
+  const std::int32_t room = request.bounds_.num_allocated_tokens;
+  if (num_tokens > room) {
+    throw_value_error(operation, "request '", request.request_id(), "' has room for ", room,
+                      " tokens, got ", num_tokens);
   }
 }
 
@@ -107,16 +108,23 @@ void CacheManager::check_known(const char* operation, const Request& request,
                     " tokens, got ", num_tokens);
 }
 
-void CacheManager::check_commit(const Request& request, std::int64_t num_computed_tokens) const {
+// Says which rule of `check_commit` does not hold.
+void CacheManager::refuse_commit(const Request& request, std::int64_t num_computed_tokens) const {
   constexpr auto kOperation = "CacheManager.commit";
-  const RequestState& state = state_of(kOperation, request);
+  state_of(kOperation, request);
   if (num_computed_tokens < request.num_computed_tokens()) {
     throw_value_error(kOperation, "request '", request.request_id(), "' has ",
                       request.num_computed_tokens(), " tokens computed already, got ",
                       num_computed_tokens);
   }
-  check_room(kOperation, request, state, num_computed_tokens);
+  check_room(kOperation, request, num_computed_tokens);
   check_known(kOperation, request, num_computed_tokens);
+}
+
+void CacheManager::refuse_page_ids(const Request& request, GroupId group) const {
+  constexpr auto kOperation = "CacheManager.page_ids";
+  state_of(kOperation, request);
+  throw_index_error(kOperation, "group must be in [0, ", num_groups(), "), got ", group);
 }
 
 void CacheManager::check_invariants() const {
@@ -131,15 +139,15 @@ void CacheManager::check_invariants() const {
     if (request.owner_ != this || &states_[index(request.state_)] != &state) {
       throw_broken("CacheManager", "request '", request.request_id(), "' does not point back");
     }
-    if (request.num_computed_tokens() > state.num_allocated_tokens) {
+    const std::int32_t room = request.bounds_.num_allocated_tokens;
+    if (request.num_computed_tokens() > room) {
       throw_broken("CacheManager", "request '", request.request_id(), "' has more computed than ",
-                   state.num_allocated_tokens, " tokens");
+                   room, " tokens");
     }
     for (GroupId group = 0; group < num_groups(); ++group) {
-      const PageRow& row = state.rows[index(group)];
+      const PageRow& row = row_of(request, group);
       row.check_invariants(pool_, coordinator_.policy(group),
-                           {state.num_allocated_tokens, 0, request.num_encoder_tokens()},
-                           request.request_id());
+                           {room, 0, request.num_encoder_tokens()}, request.request_id());
       for (PageId page : row.pages()) ++num_holders[index(page)];
     }
   }

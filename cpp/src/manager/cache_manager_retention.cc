@@ -21,7 +21,8 @@ PinId CacheManager::pin(Request& request) {
   }
   constexpr auto kOperation = "CacheManager.pin";
   std::vector<PageId> pages;
-  for (const PageRow& row : state_of(kOperation, request).rows) {
+  state_of(kOperation, request);
+  for (const PageRow& row : rows_of(request)) {
     for (const PageId page : row.pages()) {
       if (page != kNullPage && pool_.is_cached(page)) pages.push_back(page);
     }

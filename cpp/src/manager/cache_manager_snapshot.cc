@@ -81,8 +81,9 @@ std::vector<PageId> CacheManager::order_of_eviction() const {
   };
   std::vector<PageId> held;
   for (const RequestState& state : states_) {
+    if (state.request == nullptr) continue;
     held.clear();
-    append_last_first(state.rows, held);
+    append_last_first(rows_of(*state.request), held);
     give_back(held);
   }
   pins_.for_each(give_back);

@@ -41,8 +41,7 @@ bool CacheManager::fork(Request& parent, Request& child, std::vector<PageCopies>
   }
   check_fork(parent, child);
   const std::int32_t num_computed = parent.num_computed_tokens();
-  const auto& rows = states_[static_cast<std::size_t>(parent.state_)].rows;
-  const ShardId shard = shard_of(rows, pool_.shards()).get();
+  const ShardId shard = shard_of(rows_of(parent), pool_.shards()).get();
   const auto rewritten_by = [&](GroupId group) {
     return coordinator_.policy(group).rewritten_pages(num_computed);
   };
@@ -60,19 +59,19 @@ bool CacheManager::fork(Request& parent, Request& child, std::vector<PageCopies>
     child.chain_ = parent.chain_;
     child.chain_->truncate(static_cast<std::size_t>(num_computed / hash_page_size()));
   }
-  RequestState& state = attach(child);  // may move the parent's
+  RequestState& state = attach(child);  // may move the parent's rows
   for (GroupId group = 0; group < num_groups(); ++group) {
-    PageRow& row = state.rows[static_cast<std::size_t>(group)];
-    row.fork(pool_, row_of(parent, group), rewritten_by(group), claim_for(child, group, shard),
-             copies[static_cast<std::size_t>(group)]);
+    row_of(child, group)
+        .fork(pool_, row_of(parent, group), rewritten_by(group), claim_for(child, group, shard),
+              copies[static_cast<std::size_t>(group)]);
   }
-  state.shard = shard_of(state.rows, pool_.shards());
-  state.num_allocated_tokens = num_computed;
+  state.shard = shard_of(rows_of(child), pool_.shards());
+  child.bounds_.num_allocated_tokens = num_computed;
   child.num_computed_tokens_ = num_computed;
   // Neither may change the tokens of pages that the other reads.
   parent.num_shown_tokens_ = std::max(parent.num_shown_tokens_, num_computed);
   child.num_shown_tokens_ = num_computed;
-  note_change(state);
+  note_change(child);
   return true;
 }
 

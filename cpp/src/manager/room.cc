@@ -21,7 +21,7 @@ std::int64_t CacheManager::num_pages_taken(const PageRow& row, const PageRow::Gr
 }
 
 // Whether the shard has the pages that `growths_` take.
-bool CacheManager::has_room(const Request& request, const std::vector<PageRow>& rows,
+bool CacheManager::has_room(const Request& request, std::span<const PageRow> rows,
                             const Demand& demand, ShardId shard) const {
   const bool is_new = !request.is_allocated();
   const PageRange range = pool_.shards().pages_of(shard);

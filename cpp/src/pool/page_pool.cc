@@ -112,6 +112,7 @@ void PagePool::free(std::span<const PageId> pages) {
   // Counts first and links second: a page that is given more often than it is held is noticed
   // while everything can still be undone.
   for (std::size_t i = 0; i < pages.size(); ++i) {
+    if (i + kNumPrefetched < pages.size()) __builtin_prefetch(&at(pages[i + kNumPrefetched]));
     if (at(pages[i]).ref_count-- > 0) continue;
     for (std::size_t done = 0; done <= i; ++done) ++at(pages[done]).ref_count;
     throw_value_error("PagePool.free", "page ", pages[i], " is not allocated",

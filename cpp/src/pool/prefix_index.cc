@@ -8,24 +8,7 @@
 
 namespace pagedkv {
 
-PrefixIndex::PrefixIndex(std::span<Page> pages)
-    : pages_(pages), slots_(pages.size() + pages.size() * 3 / 4 + 2) {}
-
-// The slot of the key, or the empty slot where it would go.
-std::size_t PrefixIndex::find_slot(const PageHash& hash, GroupId group, std::uint32_t tag) const {
-  std::size_t slot = home(tag);
-  for (; slots_[slot].page != kNullPage; slot = next(slot)) {
-    if (slots_[slot].tag != tag) continue;
-    const Page& page = at(slots_[slot].page);
-    if (page.group() == group && page.hash == hash) break;
-  }
-  return slot;
-}
-
-PageId PrefixIndex::find(const PageHash& hash, GroupId group) const {
-  const PageId page = slots_[find_slot(hash, group, tag_of(hash, group))].page;
-  return page == kNullPage ? kNoPage : page;
-}
+PrefixIndex::PrefixIndex(std::span<Page> pages) : pages_(pages), table_(pages.size()) {}
 
 PageId PrefixIndex::find(const PageHash& hash, GroupId group, PageRange range) const {
   const PageId oldest = find(hash, group);
@@ -40,16 +23,14 @@ PageId PrefixIndex::find(const PageHash& hash, GroupId group, PageRange range) c
 
 void PrefixIndex::insert(PageId page, const PageHash& hash, GroupId group) {
   assert(page != kNullPage && group >= 0 && !at(page).is_cached());
-  const std::uint32_t tag = tag_of(hash, group);
-  Slot& slot = slots_[find_slot(hash, group, tag)];
+  const PageId oldest = find(hash, group);
   at(page).hash = hash;
   at(page).set_group(group);
-  if (slot.page == kNullPage) {
-    slot = {tag, page};
+  if (oldest == kNoPage) {
+    table_.insert(key_of(hash, group), page);
     at(page).duplicate_prev = at(page).duplicate_next = page;
     ++num_keys_;
   } else {
-    const PageId oldest = slot.page;
     const PageId youngest = at(oldest).duplicate_prev;
     at(page).duplicate_prev = youngest;
     at(page).duplicate_next = oldest;
@@ -62,13 +43,12 @@ void PrefixIndex::insert(PageId page, const PageHash& hash, GroupId group) {
 void PrefixIndex::remove(PageId page) {
   Page& record = at(page);
   assert(record.is_cached());
-  const std::size_t slot =
-      find_slot(record.hash, record.group(), tag_of(record.hash, record.group()));
+  const std::uint64_t key = key_of(record.hash, record.group());
   if (record.duplicate_next == page) {
-    erase_slot(slot);
+    table_.erase(key, page);
     --num_keys_;
   } else {
-    if (slots_[slot].page == page) slots_[slot].page = record.duplicate_next;
+    table_.replace(key, page, record.duplicate_next);  // if it is the oldest
     at(record.duplicate_prev).duplicate_next = record.duplicate_next;
     at(record.duplicate_next).duplicate_prev = record.duplicate_prev;
   }
@@ -77,25 +57,12 @@ void PrefixIndex::remove(PageId page) {
   --num_pages_;
 }
 
-// Moves later keys of the run back over the hole, so that no tombstones pile up.
-void PrefixIndex::erase_slot(std::size_t hole) {
-  for (std::size_t slot = next(hole); slots_[slot].page != kNullPage; slot = next(slot)) {
-    const std::size_t wanted = home(slots_[slot].tag);
-    const bool stays =
-        hole <= slot ? hole < wanted && wanted <= slot : hole < wanted || wanted <= slot;
-    if (stays) continue;
-    slots_[hole] = slots_[slot];
-    hole = slot;
-  }
-  slots_[hole] = {};
-}
-
 void PrefixIndex::clear() {
   for (Page& page : pages_) {
     page.set_group(kNoGroup);
     page.duplicate_prev = page.duplicate_next = kNullPage;
   }
-  std::ranges::fill(slots_, Slot{});
+  table_.clear();
   num_keys_ = num_pages_ = 0;
 }
 
@@ -116,13 +83,12 @@ std::vector<PageId> PrefixIndex::in_order() const {
 void PrefixIndex::check_invariants() const {
   PageId keys = 0;
   PageId pages = 0;
-  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
-    const PageId oldest = slots_[slot].page;
-    if (oldest == kNullPage) continue;
+  table_.check_invariants([&](PageId page) { return key_of(at(page).hash, at(page).group()); });
+  table_.for_each([&](PageId oldest) {
     ++keys;
     const Page& first = at(oldest);
     if (!first.is_cached()) throw_broken("PrefixIndex", "page ", oldest, " has no key");
-    if (find_slot(first.hash, first.group(), tag_of(first.hash, first.group())) != slot) {
+    if (find(first.hash, first.group()) != oldest) {
       throw_broken("PrefixIndex", "page ", oldest, " cannot be found from its key");
     }
     PageId page = oldest;
@@ -137,7 +103,7 @@ void PrefixIndex::check_invariants() const {
       if (++pages > num_pages_) throw_broken("PrefixIndex", "more than ", num_pages_, " pages");
       page = younger;
     } while (page != oldest);
-  }
+  });
   PageId cached = 0;
   for (const Page& page : pages_) cached += page.is_cached();
   if (keys != num_keys_ || pages != num_pages_ || cached != num_pages_) {

@@ -9,6 +9,7 @@ from pagedkv.ops._gather_pages import (
     gather_pages,
     gather_through,
 )
+from pagedkv.ops._local_ids import local_ids
 from pagedkv.ops._move_pages import PageMove, move_pages, page_row_bytes
 from pagedkv.ops._paged_attention import PagedAttention, paged_attention
 from pagedkv.ops._quantized import QuantizedPages
@@ -30,6 +31,7 @@ __all__ = [
     "gather_into",
     "gather_pages",
     "gather_through",
+    "local_ids",
     "move_pages",
     "page_row_bytes",
     "paged_attention",

@@ -1,6 +1,7 @@
 """Copies pages inside pools, in place."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes, numbered
 from pagedkv.ops._checks import Mode
 
 
@@ -33,6 +35,9 @@ def copy_pages(
     with the pools donated. All sources are read before a target is written, so that pages can be
     swapped. Of equal targets the last one wins, on the CPU; on other platforms it is not defined
     which.
+
+    On a mesh the pools may be sharded over any axes. Where that is their pages, both of a pair must
+    be on one device; other pairs count as out of range.
 
     Args:
       pools: Any pytree of arrays with as many pages each: a `KVPool`, a list of pools, scales. Any
@@ -87,8 +92,24 @@ def _copy(*operands: jax.Array, page_axis: int, mode: str) -> tuple[jax.Array, .
         "pagedkv.copy_pages.v1",
         functools.partial(_reference.copy_pages, page_axis=page_axis),
         *operands,
+        axes=_axes(operands[2:], page_axis),
         vmap_method="broadcast_all",
         aliases={2 + i: 1 + i for i in range(len(operands) - 2)},
         page_axis=page_axis,
         mode=mode,
+    )
+
+
+def _axes(pools: Sequence[jax.Array], page_axis: int) -> OpAxes:
+    axes = {}
+    for i, pool in enumerate(pools):
+        names = list(numbered(f"free{i}_", pool.ndim))
+        names[page_axis] = "pages"
+        axes[f"pools[{i}]"] = tuple(names)
+    return OpAxes(
+        "copy_pages",
+        operands={"source_ids": ("pairs",), "target_ids": ("pairs",), **axes},
+        results=((), *axes.values()),
+        ids={"source_ids": ("pages",), "target_ids": ("pages",)},
+        paired=True,
     )

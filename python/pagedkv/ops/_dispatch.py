@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from pagedkv.ops._axes import OpAxes
+from pagedkv.ops._partition import partitioned
 from pagedkv.ops._register import register_targets
 
 
@@ -12,39 +14,43 @@ def call(
     target: str,
     reference: Callable[..., tuple[jax.Array, ...]],
     *operands: jax.Array,
+    axes: OpAxes,
     vmap_method: str,
     aliases: Mapping[int, int],
     **attributes: Any,
 ) -> tuple[jax.Array, ...]:
     """Calls FFI target ``target``, with the ``attributes``, on the CPU and ``reference`` elsewhere.
 
+    Both see the arrays of one device; ``axes`` says how those of a mesh come apart.
+
     Differentiation is refused: a rule for it would have to read the pool that was just overwritten.
     """
     register_targets()
+    reference = jax.jit(reference, inline=True)  # traced once for types and branch
 
-    # Types, not just shapes and dtypes: under shard_map they say over which mesh axes a result
-    # varies, and the branches must agree on it.
-    results = tuple(jax.eval_shape(reference, *operands))
+    def on_one_device(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        # Types, not just shapes and dtypes: under shard_map they say over which mesh axes a result
+        # varies, and the branches must agree on it.
+        results = tuple(jax.eval_shape(reference, *arrays))
 
-    def ffi(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-        function = jax.ffi.ffi_call(
-            target, results, vmap_method=vmap_method, input_output_aliases=dict(aliases)
-        )
-        return tuple(function(*arrays, **attributes))
+        def ffi(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+            function = jax.ffi.ffi_call(
+                target, results, vmap_method=vmap_method, input_output_aliases=dict(aliases)
+            )
+            return tuple(function(*arrays, **attributes))
 
-    @jax.custom_jvp
-    def op(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         outputs: tuple[jax.Array, ...] = jax.lax.platform_dependent(
             *arrays, cpu=ffi, default=reference
         )
         return outputs
 
+    op = jax.custom_jvp(partitioned(on_one_device, axes, f"{target} {attributes}"))
+
     @op.defjvp
     def op_jvp(*_: Any) -> Any:
-        name = target.split(".")[1]
         raise ValueError(
-            f"[{name}] has no derivative: a KV cache is for inference; put "
+            f"[{axes.name}] has no derivative: a KV cache is for inference; put "
             "jax.lax.stop_gradient around the operands"
         )
 
-    return op(*operands)
+    return tuple(op(*operands))

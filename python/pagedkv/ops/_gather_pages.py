@@ -1,6 +1,7 @@
 """Reads pages out of a pool: into new memory, into the caller's, or with the pool handed on."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _quantized, _reference
+from pagedkv.ops._axes import OpAxes, numbered, pool_axes, scale_axes, without_pages
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._quantized import QuantizedPages
 
@@ -40,7 +42,11 @@ def gather_pages(
 
     Under `jax.vmap` a pool that is not mapped is read where it is, without a copy for each batch
     element. In a program that also writes the pool, read the new one: reading the old one makes
-    XLA copy it. For arrays sharded over a mesh call it inside `jax.shard_map`.
+    XLA copy it.
+
+    On a mesh the pool may be sharded over pages and kv heads. Ids are those of the whole pool, and
+    the rows of all devices are added up; inside `jax.shard_map` each device reads its own part
+    alone, by ids of that part (`local_ids` converts).
 
     Args:
       pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout`` says,
@@ -98,7 +104,7 @@ def gather_pages(
             page_ids,
             layer_id,
             layered=layer is not None,
-            page_axis=layout.page_axis,
+            layout=layout,
             mode=mode,
         )
     )
@@ -163,7 +169,7 @@ def gather_into(
             page_ids,
             layer_id,
             layered=layered,
-            page_axis=layout.page_axis,
+            layout=layout,
             mode=mode,
         )
     )
@@ -212,7 +218,7 @@ def gather_through(
             page_ids,
             layer_id,
             layered=layer is not None,
-            page_axis=layout.page_axis,
+            layout=layout,
             mode=mode,
         )
     )
@@ -235,22 +241,23 @@ def _check(
     return layout, _checks.as_layer(operation, layer, pool)
 
 
-_jit = functools.partial(jax.jit, static_argnames=("layered", "page_axis", "mode"), inline=True)
+_jit = functools.partial(jax.jit, static_argnames=("layered", "layout", "mode"), inline=True)
 
 
 @_jit
 def _gather(
-    *operands: jax.Array, layered: bool, page_axis: int, mode: str
+    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
 ) -> tuple[jax.Array, ...]:
     return _dispatch.call(
         "pagedkv.gather_pages.v2",
-        functools.partial(_reference.gather_pages, layered=layered, page_axis=page_axis),
+        functools.partial(_reference.gather_pages, layered=layered, page_axis=layout.page_axis),
         *operands,
+        axes=_axes("gather_pages", operands, layout, layered),
         # Not broadcast_all: it would copy a pool that is not mapped once for each batch element.
         vmap_method="expand_dims",
         aliases={},
         layered=layered,
-        page_axis=page_axis,
+        page_axis=layout.page_axis,
         mode=mode,
     )
 
@@ -265,6 +272,7 @@ def _gather_dequantized(
             _reference.gather_dequantized, layout=layout, layered=layered, dtype=dtype
         ),
         *operands,
+        axes=_axes("gather_dequantized", operands, layout, layered),
         vmap_method="expand_dims",
         aliases={},
         layout=layout.name,
@@ -275,31 +283,57 @@ def _gather_dequantized(
 
 @_jit
 def _gather_into(
-    *operands: jax.Array, layered: bool, page_axis: int, mode: str
+    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
 ) -> tuple[jax.Array, ...]:
     return _dispatch.call(
         "pagedkv.gather_into.v1",
-        functools.partial(_reference.gather_into, layered=layered, page_axis=page_axis),
+        functools.partial(_reference.gather_into, layered=layered, page_axis=layout.page_axis),
         *operands,
+        axes=_axes("gather_into", operands, layout, layered),
         vmap_method="broadcast_all",
         aliases={1: 0},
         layered=layered,
-        page_axis=page_axis,
+        page_axis=layout.page_axis,
         mode=mode,
     )
 
 
 @_jit
 def _gather_through(
-    *operands: jax.Array, layered: bool, page_axis: int, mode: str
+    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
 ) -> tuple[jax.Array, ...]:
     return _dispatch.call(
         "pagedkv.gather_through.v1",
-        functools.partial(_reference.gather_through, layered=layered, page_axis=page_axis),
+        functools.partial(_reference.gather_through, layered=layered, page_axis=layout.page_axis),
         *operands,
+        axes=_axes("gather_through", operands, layout, layered),
         vmap_method="broadcast_all",
         aliases={0: 0},
         layered=layered,
-        page_axis=page_axis,
+        page_axis=layout.page_axis,
         mode=mode,
+    )
+
+
+def _axes(name: str, operands: Sequence[jax.Array], layout: KVLayout, layered: bool) -> OpAxes:
+    pool = pool_axes(layout, layered=layered)
+    ids = numbered("ids", operands[-2].ndim)
+    rows = (*ids, *without_pages(pool))
+    through = name == "gather_through"
+    others = {}
+    if name == "gather_into":
+        others["rows"] = rows
+    if name == "gather_dequantized":
+        others["scales"] = scale_axes(layout, layered=layered, rank=operands[1].ndim)
+    return OpAxes(
+        "gather_pages" if name == "gather_dequantized" else name,
+        operands={
+            "pages": pool,
+            **others,
+            "page_ids": ids,
+            "layer": (),
+        },
+        results=(*[pool] * through, rows, ()),
+        ids={"page_ids": ("pages",)},
+        summed=frozenset([int(through)]),
     )

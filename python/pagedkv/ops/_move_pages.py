@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
@@ -10,6 +11,7 @@ from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes, numbered
 from pagedkv.ops._checks import Mode
 
 Target = Literal["rows", "pages"]
@@ -38,7 +40,7 @@ def move_pages(
     One row is what a page is as a whole, in one piece: to write to a file, to send, or to keep in
     host memory. It has the pools in the order of `jax.tree.leaves`; of each, the page's part in
     the order of its axes. Under `jax.jit` with pools and rows donated both stay where they are, in
-    either direction.
+    either direction. On a mesh the pools may be sharded over their pages.
 
     Args:
       pools: Any pytree of arrays with as many pages each: a `KVPool`, a list of pools, scales. Any
@@ -137,12 +139,30 @@ def _move(*operands: jax.Array, to: Target, page_axis: int, mode: str) -> tuple[
     else:
         target, reference = "pagedkv.rows_to_pages.v1", _reference.rows_to_pages
         aliases = {2 + i: 1 + i for i in range(num_pools)}
+    axes = _axes(operands[2:], page_axis, to)
     return _dispatch.call(
         target,
         functools.partial(reference, page_axis=page_axis),
         *operands,
+        axes=axes,
         vmap_method="broadcast_all",
         aliases=aliases,
         page_axis=page_axis,
         mode=mode,
+    )
+
+
+def _axes(pools: Sequence[jax.Array], page_axis: int, to: Target) -> OpAxes:
+    axes = {}
+    for i, pool in enumerate(pools):
+        names = list(numbered("axis", pool.ndim))
+        names[page_axis] = "pages"
+        axes[f"pools[{i}]"] = tuple(names)
+    rows = ("ids", "bytes")
+    return OpAxes(
+        "move_pages",
+        operands={"page_ids": ("ids",), "rows": rows, **axes},
+        results=((), *[rows] * (to == "rows"), *axes.values()),
+        ids={"page_ids": ("pages",)},
+        summed=frozenset([1] * (to == "rows")),
     )

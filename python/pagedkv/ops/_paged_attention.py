@@ -8,7 +8,9 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes, pool_axes
 from pagedkv.ops._checks import Mode
 
 _DTYPES = ("float32", "bfloat16")
@@ -47,6 +49,10 @@ def paged_attention(
     pages are not read, so their ids may be the null page, or any other. Sums are float32, whatever the dtype. A token's output
     depends on its own request alone, to the last bit. Write the K/V of the query tokens first, and
     pass the pools that `write_kv` returned.
+
+    On a mesh the pools may be sharded over kv heads, and so is the output then. For pages that are
+    sharded call it inside `jax.shard_map`, with requests sharded alike and ids of a device's own
+    pages (`local_ids` converts).
 
     Elsewhere it is plain XLA, which gathers the context of every token: right, but slow.
 
@@ -153,6 +159,7 @@ def _attend(*operands: jax.Array, layered: bool, scale: float, mode: str) -> tup
         "pagedkv.paged_attention.v1",
         functools.partial(_reference.paged_attention, layered=layered, scale=scale),
         *operands,
+        axes=_axes(layered),
         # A batch is ragged as it is, so vmap has little to give: one element after the other.
         vmap_method="sequential",
         aliases={},
@@ -160,4 +167,23 @@ def _attend(*operands: jax.Array, layered: bool, scale: float, mode: str) -> tup
         scale=np.float32(scale),
         mode=mode,
         instruction_set="best",
+    )
+
+
+def _axes(layered: bool) -> OpAxes:
+    pool = pool_axes(KVLayout.NHD, layered=layered)
+    rows = ("tokens", "kv_heads", "head_dim")  # some query heads for each kv head
+    return OpAxes(
+        "paged_attention",
+        operands={
+            "query": rows,
+            "key_pages": pool,
+            "value_pages": pool,
+            "page_table": ("requests", "width"),
+            "query_starts": ("starts",),
+            "context_lens": ("requests",),
+            "layer": (),
+            "sliding_window": (),
+        },
+        results=(rows, ()),
     )

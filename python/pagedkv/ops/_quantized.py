@@ -1,15 +1,18 @@
 """Pools of int8, int4 or fp8 with their scales."""
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks
 
+T = TypeVar("T")
 Granularity = Literal["token", "page", "static"]
 
 LARGEST = {"int8": 127.0, "int4": 7.0, "float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
@@ -80,7 +83,8 @@ class QuantizedPages(NamedTuple):
           dtype: int8, int4, float8_e4m3fn or float8_e5m2.
           granularity: What shares a scale.
           layout: A `pagedkv.KVLayout`, or its name.
-          device: A `jax.Device` or `jax.sharding.Sharding` for the pages; scales go to the default.
+          device: A `jax.Device` or `jax.sharding.Sharding` for the pages. Scales go along, as far as
+            they have the axes that it cuts.
 
         Raises:
           TypeError: If the dtype is none of these, or the shape is no tuple or list of sizes.
@@ -105,9 +109,16 @@ class QuantizedPages(NamedTuple):
             )
         leading, layer = tuple(shape[:-rank]), tuple(shape[-rank:])
         make = jnp.ones if granularity == "static" else jnp.zeros
+        of_scales = device
+        if isinstance(device, NamedSharding):
+            spec = (*device.spec, *[None] * (len(shape) - len(device.spec)))
+            kept = of_scale_axes(layout, spec[-rank:], granularity)
+            of_scales = NamedSharding(device.mesh, PartitionSpec(*spec[:-rank], *kept))
         return cls(
             pages=jnp.zeros(shape, dtype, device=device),
-            scales=make(leading + scale_shape(layout, layer, granularity), jnp.float32),
+            scales=make(
+                leading + scale_shape(layout, layer, granularity), jnp.float32, device=of_scales
+            ),
         )
 
 
@@ -115,13 +126,20 @@ def scale_shape(
     layout: KVLayout, shape: tuple[int, ...], granularity: Granularity
 ) -> tuple[int, ...]:
     """The shape of the scales of one layer's pool of ``shape``."""
+    axes = of_scale_axes(layout, shape, granularity)
+    return (*axes, 2) if layout is KVLayout.SIDE_BY_SIDE else axes
+
+
+def of_scale_axes(
+    layout: KVLayout, of_axes: Sequence[T], granularity: Granularity
+) -> tuple[T, ...]:
+    """Of something for each axis of a layer's pool, that of the axes that its scales have too."""
     kept = {"token": ("pages", "page_size"), "page": ("pages",), "static": ()}[granularity]
-    axes = [
-        size
-        for name, size in zip(layout.axes, shape, strict=True)
+    return tuple(
+        of_axis
+        for name, of_axis in zip(layout.axes, of_axes, strict=True)
         if name == "kv_heads" or name in kept
-    ]
-    return (*axes, 2) if layout is KVLayout.SIDE_BY_SIDE else tuple(axes)
+    )
 
 
 def check_code_dtype(operation: str, name: str, dtype: Any) -> None:

@@ -1,6 +1,7 @@
 """Writes whole pages to a pool, in place."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops._axes import OpAxes, numbered, pool_axes, without_pages
 from pagedkv.ops._checks import Mode
 
 
@@ -30,7 +32,8 @@ def scatter_pages(
     """Writes ``rows[i]`` to page ``page_ids[i]`` of the pool: the reverse of `gather_pages`.
 
     In place under `jax.jit` with the pool donated. Of equal ids the last one wins, on the CPU;
-    on other platforms it is not defined which.
+    on other platforms it is not defined which. On a mesh the pool may be sharded over pages and kv
+    heads.
 
     Args:
       pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout`` says,
@@ -90,23 +93,40 @@ def scatter_pages(
             page_ids,
             layer_id,
             layered=layered,
-            page_axis=layout.page_axis,
+            layout=layout,
             mode=mode,
         )
     )
 
 
-@functools.partial(jax.jit, static_argnames=("layered", "page_axis", "mode"), inline=True)
+@functools.partial(jax.jit, static_argnames=("layered", "layout", "mode"), inline=True)
 def _scatter(
-    *operands: jax.Array, layered: bool, page_axis: int, mode: str
+    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
 ) -> tuple[jax.Array, ...]:
     return _dispatch.call(
         "pagedkv.scatter_pages.v1",
-        functools.partial(_reference.scatter_pages, layered=layered, page_axis=page_axis),
+        functools.partial(_reference.scatter_pages, layered=layered, page_axis=layout.page_axis),
         *operands,
+        axes=_axes(operands, layout, layered),
         vmap_method="broadcast_all",
         aliases={0: 0},
         layered=layered,
-        page_axis=page_axis,
+        page_axis=layout.page_axis,
         mode=mode,
+    )
+
+
+def _axes(operands: Sequence[jax.Array], layout: KVLayout, layered: bool) -> OpAxes:
+    pool = pool_axes(layout, layered=layered)
+    ids = numbered("ids", operands[2].ndim)
+    return OpAxes(
+        "scatter_pages",
+        operands={
+            "pages": pool,
+            "rows": (*ids, *without_pages(pool)),
+            "page_ids": ids,
+            "layer": (),
+        },
+        results=(pool, ()),
+        ids={"page_ids": ("pages",)},
     )

@@ -1,6 +1,7 @@
 """Writes the keys and values of new tokens to their pages, in place."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops import _checks, _dispatch, _quantized, _reference
+from pagedkv.ops._axes import OpAxes, pool_axes, scale_axes
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._quantized import QuantizedPages
 
@@ -39,8 +41,11 @@ def write_kv(
     A slot is ``page_id * page_size + offset``. Under `jax.jit` with the pools donated this is in
     place, at a cost that does not depend on the size of the pools; so it is with the pools as the
     carry of `jax.lax.scan`. Do not reshape a pool on the way, nor read the old one after: XLA then
-    copies it (`pagedkv.testing.assert_in_place` tells). For arrays sharded over a mesh call it
-    inside `jax.shard_map`.
+    copies it (`pagedkv.testing.assert_in_place` tells).
+
+    On a mesh the pools may be sharded over pages and kv heads, alike. Each device writes the rows of
+    its own part, and slots are those of the whole pool; inside `jax.shard_map`, of the part
+    (`local_ids` converts).
 
     Rows are written in order, so of equal slots the last one wins. This holds on the CPU; other
     platforms use an XLA scatter, where it is not defined which one wins.
@@ -164,10 +169,44 @@ def _write(
         "pagedkv.write_kv_quantized.v1" if quantized else "pagedkv.write_kv.v2",
         functools.partial(reference, layout=layout, layered=layered),
         *operands,
+        axes=_axes(operands, layout, layered, quantized),
         # The pools are aliased with the results, so they need the full batch; rows are small.
         vmap_method="broadcast_all",
         aliases={2 + i: 1 + i for i in range(num_arrays)},
         layout=layout.name,
         layered=layered,
         mode=mode,
+    )
+
+
+def _axes(
+    operands: Sequence[jax.Array], layout: KVLayout, layered: bool, quantized: bool
+) -> OpAxes:
+    pool = pool_axes(layout, layered=layered)
+    row = ("tokens", "head_dim") if layout.is_latent else ("tokens", "kv_heads", "head_dim")
+    sides = ("key",) if layout.is_shared else ("key", "value")
+    pools = {f"{side}_pages": pool for side in sides}
+    if quantized:
+        rank = operands[2 + len(sides)].ndim
+        scales = scale_axes(layout, layered=layered, rank=rank)
+        pools |= {f"{side}_scales": scales for side in sides}
+    heads = layout.room(operands[2].shape[layered:])[0]
+    if not layout.is_latent and operands[-1].shape[1] != heads:
+        # Each device would round its own heads up, and so put them elsewhere.
+        pools = {
+            name: tuple("padded_kv_heads" if axis == "kv_heads" else axis for axis in axes)
+            for name, axes in pools.items()
+        }
+    return OpAxes(
+        "write_kv",
+        operands={
+            "slot_mapping": ("tokens",),
+            "layer": (),
+            **pools,
+            **dict.fromkeys(("key",) if layout.is_latent else ("key", "value"), row),
+        },
+        results=((), *pools.values()),
+        ids={
+            "slot_mapping": tuple(name for name in pool if name.startswith(("pages", "page_size")))
+        },
     )

@@ -302,13 +302,13 @@ BAD_HANDLER_CALLS = {
         r"pages must have more axes than the 0 before and the -1 between them and its pages, got",
     ),
     "batch of the pool": (
-        (pool(), IDS),
-        {"count": SHAPE((2,), jnp.int32)},
+        (pool(), np.int32([[1, 2]])),
+        {"layer": np.int32([0]), "count": SHAPE((2,), jnp.int32)},
         r"pages must have batch axes that broadcast to the \[2\] of num_dropped, got \[8, 4, 2, 8\]",
     ),
     "batch of the ids": (
         (pool()[:1], np.int32([1, 2, 3])),
-        {"count": SHAPE((2,), jnp.int32)},
+        {"layer": np.int32([0]), "count": SHAPE((2,), jnp.int32)},
         r"page_ids must have batch axes that broadcast to the \[2\] of num_dropped, got \[3\]",
     ),
     "batch of the layer": (

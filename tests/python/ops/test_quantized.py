@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from pagedkv import KVLayout
 from pagedkv.ops import QuantizedPages, _reference, copy_pages, gather_pages, write_kv
 from pagedkv.testing import assert_in_place
@@ -274,6 +275,32 @@ def test_many_rows_and_threads_equal_one_row_after_the_other():
             part = [row[i : i + 1000] for row in rows]
             parts = write_kv(*parts[:2], *part, slots[i : i + 1000], layout=layout)
         assert_same_bits(whole[:2], parts[:2])
+
+
+@pytest.mark.parametrize("granularity", ["token", "page", "static"])
+@pytest.mark.parametrize("layout", [KVLayout.NHD, KVLayout.HEADS_FIRST, KVLayout.SIDE_BY_SIDE])
+def test_zeros_on_a_mesh_are_written_in_place_there(layout, granularity):
+    mesh = jax.make_mesh((2, 2), ("dp", "tp"), axis_types=(AxisType.Auto,) * 2)
+    names = [None, *[{"pages": "dp", "kv_heads": "tp"}.get(name) for name in layout.axes]]
+    names = [name if name not in names[:i] else None for i, name in enumerate(names)]
+    sharding = NamedSharding(mesh, PartitionSpec(*names))
+    shapes = layout.pool_shapes(
+        num_pages=64, page_size=8, num_kv_heads=8, head_dim=64, dtype_bits=8
+    )
+    pools = [
+        QuantizedPages.zeros(
+            (2, *shape), "int8", granularity=granularity, layout=layout, device=sharding
+        )
+        for shape in shapes
+    ]
+    rows = make_rows(layout, len(SLOTS), heads=8, dim=64)
+    step = jax.jit(functools.partial(write, layout, layer=1), donate_argnums=0)
+    assert_in_place(step, pools, rows, SLOTS, pools=[pool.pages for pool in pools])
+    alone = [jax.tree.map(lambda a: jnp.zeros_like(a, device=jax.devices()[0]), p) for p in pools]
+    if granularity == "static":
+        alone = [pool._replace(scales=pool.scales + 1) for pool in alone]
+    expected, _ = write(layout, alone, rows, SLOTS, layer=1)
+    assert_same_bits(step(pools, rows, SLOTS)[0], expected)
 
 
 def test_copies_take_the_scales_along():

@@ -30,8 +30,16 @@ def test_import_registers_nothing():
 
 def test_targets_carry_a_version():
     assert set(_ffi_cpu.registrations()) == {
-        "pagedkv.write_kv.v1",
-        "pagedkv.gather_pages.v1",
+        "pagedkv.write_kv.v2",
+        "pagedkv.write_kv_quantized.v1",
+        "pagedkv.gather_pages.v2",
+        "pagedkv.gather_dequantized.v1",
+        "pagedkv.gather_into.v1",
+        "pagedkv.gather_through.v1",
+        "pagedkv.scatter_pages.v1",
+        "pagedkv.copy_pages.v1",
+        "pagedkv.pages_to_rows.v1",
+        "pagedkv.rows_to_pages.v1",
         "pagedkv.paged_attention.v1",
     }
 

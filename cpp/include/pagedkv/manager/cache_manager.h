@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pagedkv/hash/page_hasher.h"
@@ -185,24 +186,43 @@ class CacheManager {
     }
     const std::int64_t num_tokens =
         std::int64_t{request.num_computed_tokens()} + demand.num_new_tokens;
-    const RequestState& state = states_[static_cast<std::size_t>(request.state_)];
-    return num_tokens + demand.num_lookahead_tokens <= state.num_quiet_tokens &&
+    return num_tokens + demand.num_lookahead_tokens <= request.bounds_.num_quiet_tokens &&
            (demand.may_be_ahead || num_tokens <= request.num_tokens());
   }
 
   /// `allocate` where it is quiet, in a manager that is not observed.
   void make_quiet_room(Request& request, const Demand& demand) {
-    RequestState& state = states_[static_cast<std::size_t>(request.state_)];
-    state.num_allocated_tokens =
-        std::max(state.num_allocated_tokens, request.num_computed_tokens() + demand.num_new_tokens +
-                                                 demand.num_lookahead_tokens);
+    request.bounds_.num_allocated_tokens = std::max(
+        request.bounds_.num_allocated_tokens,
+        request.num_computed_tokens() + demand.num_new_tokens + demand.num_lookahead_tokens);
   }
 
   /// Throws what `commit` throws.
-  void check_commit(const Request& request, std::int64_t num_computed_tokens) const;
+  void check_commit(const Request& request, std::int64_t num_computed_tokens) const {
+    if (request.owner_ != this || num_computed_tokens < request.num_computed_tokens() ||
+        num_computed_tokens > request.bounds_.num_allocated_tokens ||
+        num_computed_tokens > request.num_tokens()) [[unlikely]] {
+      refuse_commit(request, num_computed_tokens);
+    }
+  }
+
+  /// Whether so many computed tokens fill a page that can be cached and is not.
+  static bool fills_page(const Request& request, std::int64_t num_computed_tokens) {
+    return num_computed_tokens >= request.bounds_.next_full_tokens;
+  }
+
+  /// Fetches from memory, without waiting for it, what `commit` of the next full page of a request
+  /// needs, if its digest is known. Requires that the request holds pages.
+  void prefetch_next_full(const Request& request) const;
 
   /// `commit` of what `check_commit` has not refused.
-  bool commit_checked(Request& request, std::int32_t num_computed_tokens);
+  bool commit_checked(Request& request, std::int32_t num_computed_tokens) {
+    if (observer_ != nullptr || fills_page(request, num_computed_tokens)) {
+      return commit_full_pages(request, num_computed_tokens);
+    }
+    request.num_computed_tokens_ = num_computed_tokens;
+    return false;
+  }
 
   /// Makes room for the new tokens after those computed, and for draft tokens after those, as far
   /// as `max_model_len()` allows. The first call of a request takes the cached tokens from the
@@ -283,7 +303,12 @@ class CacheManager {
   ///
   /// Throws `std::invalid_argument` if the request holds no pages, `std::out_of_range` for a
   /// foreign group.
-  std::span<const PageId> page_ids(const Request& request, GroupId group) const;
+  std::span<const PageId> page_ids(const Request& request, GroupId group) const {
+    if (request.owner_ != this || group < 0 || group >= num_groups()) [[unlikely]] {
+      refuse_page_ids(request, group);
+    }
+    return row_of(request, group).pages();
+  }
 
   /// Leading pages of `request` in `group` that at least `num_requests` requests hold, in a group
   /// that reads its whole prefix; 0 in others.
@@ -297,7 +322,9 @@ class CacheManager {
   std::int32_t num_changes(const Request& request) const;
 
   /// Tokens there is room for in the pages that `request` holds; 0 if none.
-  std::int32_t num_allocated_tokens(const Request& request) const;
+  std::int32_t num_allocated_tokens(const Request& request) const {
+    return request.owner_ == this ? request.bounds_.num_allocated_tokens : 0;
+  }
 
   /// All cached content, and in which order the pages are evicted, as bytes: docs/snapshots.md has
   /// the format. What is held counts as if every request was freed now, in the order of their
@@ -341,23 +368,36 @@ class CacheManager {
   RequestState& state_of(const char* operation, const Request& request);
   const RequestState& state_of(const char* operation, const Request& request) const;
   const PageRow& row_of(const Request& request, GroupId group) const {
-    return states_[static_cast<std::size_t>(request.state_)].rows[static_cast<std::size_t>(group)];
+    return rows_[static_cast<std::size_t>(request.state_) * static_cast<std::size_t>(num_groups()) +
+                 static_cast<std::size_t>(group)];
+  }
+  PageRow& row_of(const Request& request, GroupId group) {
+    return const_cast<PageRow&>(std::as_const(*this).row_of(request, group));
+  }
+  /// Those of all groups. Valid until a request is attached.
+  std::span<const PageRow> rows_of(const Request& request) const {
+    return {&row_of(request, 0), static_cast<std::size_t>(num_groups())};
+  }
+  std::span<PageRow> rows_of(const Request& request) {
+    return {&row_of(request, 0), static_cast<std::size_t>(num_groups())};
   }
   void check_shard(const char* operation, ShardId shard) const;
-  void check_room(const char* operation, const Request& request, const RequestState& state,
-                  std::int64_t num_tokens) const;
+  static void check_room(const char* operation, const Request& request, std::int64_t num_tokens);
   static void check_known(const char* operation, const Request& request, std::int64_t num_tokens);
-  bool cache_full_pages(Request& request, RequestState& state, std::int32_t num_tokens,
-                        std::int64_t step_end, bool deduplicate);
+  void refuse_commit(const Request& request, std::int64_t num_computed_tokens) const;
+  [[noreturn]] void refuse_page_ids(const Request& request, GroupId group) const;
+  bool commit_full_pages(Request& request, std::int32_t num_computed_tokens);
+  bool cache_full_pages(Request& request, std::int32_t num_tokens, std::int64_t step_end,
+                        bool deduplicate);
   void check_prefix(Request& request, const Demand& demand) const;
   void start_rows(Request& request, const Demand& demand);
-  void note_change(RequestState& state);
+  void note_change(Request& request);
   std::int32_t first_needed_page(const PageRow& row, GroupId group,
                                  std::int32_t num_computed_tokens) const;
-  void note_next_full(RequestState& state) const;
+  void note_next_full(Request& request) const;
   std::int64_t num_pages_taken(const PageRow& row, const PageRow::Growth& growth, bool is_new,
                                const PageRange& range) const;
-  bool has_room(const Request& request, const std::vector<PageRow>& rows, const Demand& demand,
+  bool has_room(const Request& request, std::span<const PageRow> rows, const Demand& demand,
                 ShardId shard) const;
   RowClaim claim_for(const Request& request, GroupId group, ShardId shard) const;
   RequestState& attach(Request& request);
@@ -373,6 +413,8 @@ class CacheManager {
   Pins pins_;
   std::int32_t max_model_len_;
   std::vector<RequestState> states_;
+  std::vector<PageRow>
+      rows_;  // those of a request side by side, one a group, in the order of states_
   std::vector<std::int32_t> free_states_;
   mutable ManagerObserver* observer_ = nullptr;
   std::int32_t peak_requests_ = 0;

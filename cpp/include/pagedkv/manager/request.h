@@ -19,6 +19,14 @@ namespace pagedkv {
 
 class CacheManager;
 
+/// What the steps of a request ask of the rows of pages it holds. Its manager keeps it up to date.
+struct StepBounds {
+  std::int32_t num_allocated_tokens = 0;  ///< Tokens there is room for.
+  std::int32_t num_quiet_tokens = 0;      ///< Up to so many, `allocate` leaves the rows alone.
+  std::int32_t next_full_tokens = 0;      ///< So many fill the next page that can be cached.
+  std::int32_t num_changes = 0;           ///< Times that the rows have changed.
+};
+
 /// What has happened to the tokens of a request besides that some were appended, since somebody
 /// first asked.
 struct RequestHistory {
@@ -33,7 +41,10 @@ struct RequestHistory {
 /// Digests are made when a manager first needs them, and only for pages that became full since. A
 /// request holds pages of one manager at a time, and gives them back when it is destroyed. Not
 /// thread-safe.
-class Request {
+///
+/// Begins with what each step reads, in one cache line: most steps of a request that decodes read
+/// no other.
+class alignas(64) Request {
  public:
   /// Throws `std::invalid_argument` if a multimodal item or a prompt embedding lies behind the
   /// last token, and if `num_encoder_tokens < 0`.
@@ -147,13 +158,14 @@ class Request {
   const PageHashChain& chain(const char* operation) const;
   PageHashChain& chain_for(std::int32_t page_size, const PageHasher& hasher);
 
-  // First what each step reads, close together.
+  // The cache line that each step reads.
   std::vector<TokenId> tokens_;
   // Where the owner keeps what the request holds. Both set, or neither.
   CacheManager* owner_ = nullptr;
   std::int32_t state_ = -1;
   std::int32_t num_computed_tokens_ = 0;
   std::int32_t num_shown_tokens_ = 0;  // in pages that others can find, by this request or before
+  StepBounds bounds_;
   UseFlag use_flag_;
 
   std::string request_id_;

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "pagedkv/manager/page_row.h"
 #include "pagedkv/pool/page_shards.h"
@@ -36,15 +35,11 @@ class CommonShard {
   bool is_mixed_ = false;
 };
 
-/// What one request holds.
+/// Who has a place in a manager. Its rows of pages are in an array of their own, and what most
+/// steps ask is in the request itself: see `StepBounds`.
 struct RequestState {
-  Request* request = nullptr;             ///< Null: the entry is free.
-  std::vector<PageRow> rows;              ///< One a group.
-  std::int32_t num_allocated_tokens = 0;  ///< Tokens there is room for.
-  std::int32_t num_quiet_tokens = 0;      ///< Up to so many, `allocate` leaves the rows alone.
-  std::int32_t next_full_tokens = 0;      ///< So many fill the next page that can be cached.
-  std::int32_t num_changes = 0;           ///< Times that the rows have changed.
-  CommonShard shard;  ///< Of the pages in the rows, and some that were there with them.
+  Request* request = nullptr;  ///< Null: the place is free.
+  CommonShard shard;           ///< Of the pages in the rows, and some that were there with them.
 };
 
 /// The shard that all pages of `rows` are in. O(pages).

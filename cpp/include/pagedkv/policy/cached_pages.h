@@ -16,6 +16,13 @@ class CachedPages {
   /// The oldest page whose content has this digest in `group`, or `kNoPage`.
   PageId find(const PageHash& hash, GroupId group) const { return pool_.find(hash, group, shard_); }
 
+  /// Fetch from memory, without waiting for it, what `find` needs: first where the page is named,
+  /// and a while later its record.
+  void prefetch(const PageHash& hash, GroupId group) const { pool_.prefetch(hash, group); }
+  void prefetch_record(const PageHash& hash, GroupId group) const {
+    pool_.prefetch_record(hash, group);
+  }
+
  private:
   const PagePool& pool_;
   ShardId shard_;

@@ -149,9 +149,13 @@ class PagePool {
     return index_.find(hash, group, shards().pages_of(shard));
   }
 
-  /// Fetches what `cache` of this key needs from memory, without waiting for it. Look-ups gain
-  /// nothing by it: they depend on nothing before them, so the CPU overlaps them by itself.
+  /// Fetches from memory, without waiting for it, what `cache` and `find` of this key need first.
   void prefetch(const PageHash& hash, GroupId group) const { index_.prefetch(hash, group); }
+
+  /// After `prefetch`: what `find` of this key needs then.
+  void prefetch_record(const PageHash& hash, GroupId group) const {
+    index_.prefetch_record(hash, group);
+  }
 
   /// Makes the content of a held page findable.
   ///

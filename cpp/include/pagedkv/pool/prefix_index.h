@@ -7,23 +7,22 @@
 #include <vector>
 
 #include "pagedkv/hash/page_hash.h"
-#include "pagedkv/pool/large_array.h"
 #include "pagedkv/pool/page.h"
 #include "pagedkv/pool/page_shards.h"
+#include "pagedkv/pool/tag_table.h"
 #include "pagedkv/types.h"
 
 namespace pagedkv {
 
 /// Finds the page that holds given content: (digest, group) to page id.
 ///
-/// Open addressing with linear probing over 8-byte slots of (tag, page); the keys themselves are
-/// in the page records. Pages with one and the same key form a ring in the records, and the slot
-/// names the oldest of them. The table is sized once for all pages at load <= 4/7, so nothing
-/// allocates after construction. Expected O(1) an operation, `clear()` and checks aside. The
-/// records must outlive the index. Not thread-safe.
+/// A table of page ids; the keys themselves are in the page records. Pages with one and the same
+/// key form a ring in the records, and the table has the oldest of them. It is made for all pages,
+/// so nothing allocates after construction. Expected O(1) an operation, `clear()` and checks aside.
+/// The records must outlive the index. Not thread-safe.
 ///
-/// Invariant: a page is in exactly one ring iff `is_cached()`, each ring's oldest page is in
-/// exactly one slot, and no empty slot lies between a key's home and its slot.
+/// Invariant: a page is in exactly one ring iff `is_cached()`, and the table has each ring's oldest
+/// page.
 class PrefixIndex {
  public:
   /// Starts empty: no page of `pages` may be cached.
@@ -36,16 +35,24 @@ class PrefixIndex {
   PageId num_pages() const { return num_pages_; }
 
   /// The oldest page with this key, or `kNoPage`.
-  PageId find(const PageHash& hash, GroupId group) const;
+  PageId find(const PageHash& hash, GroupId group) const {
+    return table_.find(key_of(hash, group), [&](PageId page) {
+      return at(page).group() == group && at(page).hash == hash;
+    });
+  }
 
   /// The oldest page with this key among `range`, or `kNoPage`. O(pages with this key).
   PageId find(const PageHash& hash, GroupId group, PageRange range) const;
 
   /// Fetches the key's place in the table from memory, without waiting for it.
-  void prefetch(const PageHash& hash, GroupId group) const {
-    const Slot* const slot = &slots_[home(tag_of(hash, group))];
-    __builtin_prefetch(slot);
-    __builtin_prefetch(slot + 8);  // runs of slots in use often go on in the next cache line
+  void prefetch(const PageHash& hash, GroupId group) const { table_.prefetch(key_of(hash, group)); }
+
+  /// After `prefetch`: fetches the record that `find` is going to compare the key with.
+  void prefetch_record(const PageHash& hash, GroupId group) const {
+    table_.find(key_of(hash, group), [&](PageId page) {
+      __builtin_prefetch(&at(page));
+      return true;
+    });
   }
 
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
@@ -66,35 +73,20 @@ class PrefixIndex {
   void check_invariants() const;
 
  private:
-  /// `page == kNullPage` marks an empty slot, so that zeroed memory is an empty table.
-  struct Slot {
-    std::uint32_t tag = 0;
-    PageId page = kNullPage;
-  };
-
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
 
   // Digests are uniform already; the multiplication only spreads the group over the bits.
-  static std::uint32_t tag_of(const PageHash& hash, GroupId group) {
+  static std::uint64_t key_of(const PageHash& hash, GroupId group) {
     std::uint64_t word;
     std::memcpy(&word, hash.bytes.data(), sizeof word);
     word ^= static_cast<std::uint64_t>(group) * 0x9e3779b97f4a7c15U;
     word = (word ^ (word >> 32)) * 0xd6e8feb86659fd93U;
-    return static_cast<std::uint32_t>(word >> 32);
+    return word ^ (word >> 32);
   }
-
-  // Scales the tag to the table: no division, and any table size will do.
-  std::size_t home(std::uint32_t tag) const {
-    return static_cast<std::size_t>((std::uint64_t{tag} * slots_.size()) >> 32);
-  }
-
-  std::size_t next(std::size_t slot) const { return slot + 1 == slots_.size() ? 0 : slot + 1; }
-  std::size_t find_slot(const PageHash& hash, GroupId group, std::uint32_t tag) const;
-  void erase_slot(std::size_t slot);
 
   std::span<Page> pages_;
-  LargeArray<Slot> slots_;
+  TagTable table_;
   PageId num_keys_ = 0;
   PageId num_pages_ = 0;
 };

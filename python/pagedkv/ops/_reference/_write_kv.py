@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops._reference._ids import in_range, num_dropped, num_layers
@@ -27,8 +28,9 @@ def write_kv(
     valid &= in_range(layer, num_layers(pools[0], layered))
     # JAX would take a negative index as one from the end, so every bad slot goes past the last
     # page, where mode="drop" drops it.
-    page = jnp.where(valid, slot_mapping // max(page_size, 1), num_pages)
-    offset = jnp.where(valid, slot_mapping % max(page_size, 1), 0)
+    divisor = np.int32(max(page_size, 1))
+    page = jnp.where(valid, jax.lax.div(slot_mapping, divisor), num_pages)
+    offset = jnp.where(valid, jax.lax.rem(slot_mapping, divisor), 0)
     leading = (layer,) if layered else ()
     for stream, new in enumerate(rows):
         i = min(stream, num_pools - 1)
