@@ -65,7 +65,8 @@ ffi::ErrorOr<CheckedWrite> check_write(
       error.failure()) {
     return refuse(std::move(error));
   }
-  CheckedWrite write{.slots = int32_span(slot_mapping), .layers = int32_span(layer)};
+  CheckedWrite write{
+      .pools = {}, .rows = {}, .slots = int32_span(slot_mapping), .layers = int32_span(layer)};
   for (size_t i = 0; i < pools.size(); ++i) {
     const auto geometry =
         check_pool(operation, kPools[i], pools[i], new_pools[i], layer, layout, layered);

@@ -58,7 +58,10 @@ ffi::ErrorOr<Move> read_move(const ffi::AnyBuffer& page_ids, const ffi::AnyBuffe
                                    " of page_ids and then one for bytes, got ", rows.element_type(),
                                    ' ', Printed{row_axes}));
   }
-  Move move{.num_batches = num_elements(num_dropped),
+  Move move{.before = {},
+            .pools = {},
+            .views = {},
+            .num_batches = num_elements(num_dropped),
             .num_ids = static_cast<size_t>(id_axes.back())};
   if (auto error = read_operands(kOperation, operands, operands.size(), move.before);
       error.failure()) {

@@ -39,9 +39,9 @@ float reciprocal(float scale) { return scale == 0.0f ? 0.0f : 1.0f / scale; }
 
 // One layer of a pool with its scales, and the new rows for it.
 struct Stream {
-  std::byte* layer;
-  float* scales;
-  const std::byte* rows;
+  std::byte* layer = nullptr;
+  float* scales = nullptr;
+  const std::byte* rows = nullptr;
   RowGeometry row;
   ScaleGeometry scale;
   FloatType float_type;
