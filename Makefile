@@ -24,6 +24,9 @@ SOURCES := $(shell find cpp python xla_ffi cmake -type f -not -name '*.pyc') \
 	CMakeLists.txt pyproject.toml
 # ON lets CMake download what is neither installed nor packaged.
 PAGEDKV_DOWNLOAD_DEPS ?= ON
+# The XLA FFI headers are those of the installed jaxlib: tests call the handlers without Python.
+TEST_OPTIONS = -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) \
+  -DPAGEDKV_XLA_FFI_INCLUDE="$$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())')"
 
 # --- set-up ---------------------------------------------------------------------------------------
 
@@ -72,7 +75,7 @@ demo: $(VENV)/installed
 test: test-cpp test-python
 
 test-cpp: system-packages $(VENV)/installed
-	$(BIN)/cmake --preset dev -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
+	$(BIN)/cmake --preset dev $(TEST_OPTIONS) > /dev/null
 	$(BIN)/cmake --build build/dev
 	$(BIN)/ctest --preset dev
 
@@ -84,7 +87,7 @@ lint: $(BIN)/python
 	$(BIN)/pre-commit run --all-files
 
 asan tsan: system-packages $(VENV)/installed
-	$(BIN)/cmake --preset $@ -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
+	$(BIN)/cmake --preset $@ $(TEST_OPTIONS) > /dev/null
 	$(BIN)/cmake --build build/$@
 	$(BIN)/ctest --preset $@
 
@@ -127,9 +130,12 @@ has-valgrind:
 	@command -v valgrind > /dev/null || { echo "make: counts needs valgrind" \
 	  "(Debian: apt-get install valgrind)" >&2; exit 2; }
 
-# Long random campaigns: the manager against EasyDeL's, the state machine against the oracle, the ops
-# against the loop.
-fuzz: $(VENV)/installed $(EASYDEL)
+# Long random campaigns: the FFI handlers with anything at all under the sanitizers, the manager
+# against EasyDeL's, the state machine against the oracle, the ops against the loop.
+fuzz: system-packages $(VENV)/installed $(EASYDEL)
+	$(BIN)/cmake --preset asan $(TEST_OPTIONS) > /dev/null
+	$(BIN)/cmake --build build/asan --target ffi_fuzz
+	build/asan/tests/fuzz/ffi_fuzz --calls 1600000 # a million of them are bad
 	$(BIN)/python tests/peers/easydel_lockstep.py $(EASYDEL) --ops 1000000
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/python/test_state_machine.py \
 	  tests/python/test_hash.py tests/python/ops

@@ -30,7 +30,16 @@ macro(pagedkv_find_googletest)
   include(GoogleTest)
 endmacro()
 
-# Provides nanobind_add_module and the target pagedkv_xla_ffi (headers that ship inside jaxlib).
+# Provides pagedkv_xla_ffi: the headers in PAGEDKV_XLA_FFI_INCLUDE, which ship inside jaxlib.
+function(pagedkv_add_xla_ffi)
+  if(NOT TARGET pagedkv_xla_ffi)
+    add_library(pagedkv_xla_ffi INTERFACE)
+    # SYSTEM: these headers are not clean under -Wshadow and -Wconversion.
+    target_include_directories(pagedkv_xla_ffi SYSTEM INTERFACE ${PAGEDKV_XLA_FFI_INCLUDE})
+  endif()
+endfunction()
+
+# Provides nanobind_add_module and pagedkv_xla_ffi.
 macro(pagedkv_find_python)
   find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module
                OPTIONAL_COMPONENTS Development.SABIModule)
@@ -48,7 +57,5 @@ macro(pagedkv_find_python)
       OUTPUT_STRIP_TRAILING_WHITESPACE
       OUTPUT_VARIABLE PAGEDKV_XLA_FFI_INCLUDE COMMAND_ERROR_IS_FATAL ANY)
   endif()
-  add_library(pagedkv_xla_ffi INTERFACE)
-  # SYSTEM: these headers are not clean under -Wshadow and -Wconversion.
-  target_include_directories(pagedkv_xla_ffi SYSTEM INTERFACE ${PAGEDKV_XLA_FFI_INCLUDE})
+  pagedkv_add_xla_ffi()
 endmacro()

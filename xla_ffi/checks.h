@@ -60,14 +60,26 @@ constexpr int64_t bits(ffi::DataType dtype) {
   }
 }
 
-/// Product of the axes, or nothing if it does not fit in `int64_t`.
-inline std::optional<int64_t> num_elements(Shape axes) {
-  std::optional<int64_t> product = 1;
+/// Product of the axes and of `width`. Nothing if it does not fit in `int64_t`, or would not with 1
+/// in place of each 0: so the product of some of the axes fits too, be the array empty or not.
+inline std::optional<int64_t> num_bits(Shape axes, int64_t width) {
+  std::optional<int64_t> product = width;
+  bool is_empty = false;
   for (const int64_t axis : axes) {
-    product = checked_mul(*product, axis);
-    if (!product) break;
+    is_empty |= axis == 0;
+    if (axis != 0) product = checked_mul(*product, axis);
+    if (!product) return std::nullopt;
   }
-  return product;
+  return is_empty ? 0 : product;
+}
+
+/// Product of the axes, or nothing as above.
+inline std::optional<int64_t> num_elements(Shape axes) { return num_bits(axes, 1); }
+
+/// Elements of an array in memory, which are not too many to count. Unlike
+/// `ffi::AnyBuffer::element_count`, defined for an empty array whatever its other axes.
+inline size_t num_elements(const ffi::AnyBuffer& buffer) {
+  return static_cast<size_t>(num_elements(shape(buffer)).value_or(0));
 }
 
 /// `whole == head + tail`, axis by axis.
@@ -128,22 +140,18 @@ inline ffi::ErrorOr<PoolLayout> pool_layout(std::string_view operation, std::str
   PoolLayout layout{.batch = axes.first(batch_rank), .unit = axes.subspan(num_leading_axes)};
   layout.num_layers = layered ? axes[batch_rank] : 1;
 
-  const auto num_units = num_elements(axes.first(num_leading_axes).last(num_id_axes));
-  const auto unit_elements = num_elements(layout.unit);
-  const auto total_elements = num_elements(axes);
-  if (!num_units || !unit_elements || !total_elements ||
-      !checked_mul(*total_elements, bits(pool.element_type())) ||
-      !checked_mul(*unit_elements, bits(pool.element_type()))) {
+  const int64_t width = bits(pool.element_type());
+  if (!num_bits(axes, width)) {
     return ffi::Unexpected(invalid_argument(operation, name, " of shape ", Printed{axes},
                                             " has more bits than int64 can count"));
   }
-  const int64_t unit_bits = *unit_elements * bits(pool.element_type());
+  const int64_t unit_bits = *num_bits(layout.unit, width);
   if (unit_bits % 8 != 0) {
     return ffi::Unexpected(invalid_argument(operation, "a unit ", Printed{layout.unit}, " of ",
                                             name, " has ", unit_bits, " bits of ",
                                             pool.element_type(), ", not a whole number of bytes"));
   }
-  layout.num_units = *num_units;
+  layout.num_units = *num_elements(axes.first(num_leading_axes).last(num_id_axes));
   layout.unit_bytes = unit_bits / 8;
   return layout;
 }

@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include "checks.h"
 #include "pagedkv/error.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -77,7 +78,7 @@ inline int32_t count_dropped(std::span<const int32_t> ids, int64_t size) {
 
 /// The elements of an int32 buffer.
 inline std::span<const int32_t> int32_span(const ffi::AnyBuffer& buffer) {
-  return {static_cast<const int32_t*>(buffer.untyped_data()), buffer.element_count()};
+  return {static_cast<const int32_t*>(buffer.untyped_data()), num_elements(buffer)};
 }
 
 }  // namespace pagedkv

@@ -56,17 +56,16 @@ ffi::ErrorOr<PoolGeometry> pool_geometry(std::string_view operation, std::string
   PoolGeometry geometry{.batch = axes.first(batch_rank),
                         .num_layers = layered ? axes[batch_rank] : 1,
                         .element_bits = bits(pool.element_type())};
-  const auto total_elements = num_elements(axes);
-  const auto layer_elements = num_elements(axes.last(layout.rank));
-  if (!total_elements || !layer_elements || !checked_mul(*total_elements, geometry.element_bits) ||
-      !checked_mul(*layer_elements, geometry.element_bits)) {
+  // Twice: the next key's head may be two strides away.
+  if (!num_bits(axes, 2 * geometry.element_bits)) {
     return ffi::Unexpected(invalid_argument(operation, name, " of shape ", Printed{axes},
                                             " has more bits than int64 can count"));
   }
-  geometry.layer_elements = *layer_elements;
-  if (*layer_elements * geometry.element_bits % 8 != 0) {
+  geometry.layer_elements = *num_elements(axes.last(layout.rank));
+  const int64_t layer_bits = geometry.layer_elements * geometry.element_bits;
+  if (layer_bits % 8 != 0) {
     return ffi::Unexpected(invalid_argument(operation, "a layer of ", name, ' ', Printed{axes},
-                                            " has ", *layer_elements * geometry.element_bits,
+                                            " has ", layer_bits,
                                             " bits, not a whole number of bytes"));
   }
   geometry.sizes.fill(1);
@@ -114,6 +113,8 @@ ffi::ErrorOr<RowGeometry> row_geometry(std::string_view operation, std::string_v
     run *= num_runs;
     num_runs = 1;
   }
+  // An array without elements may have no memory to point at.
+  if (!by_head && run == 0) num_runs = 0;
   const int64_t width = pool.element_bits;
   const int64_t token_stride = pool.stride(kTokens) * width;
   const int64_t page_stride = pool.stride(kPages) * width;

@@ -46,29 +46,25 @@ inline ffi::ErrorOr<PageView> page_view(std::string_view operation, std::string_
   const Shape layer_axes = axes.subspan(num_leading_axes);
   const auto page = static_cast<size_t>(page_axis);
   const Shape outer = layer_axes.first(page), inner = layer_axes.subspan(page + 1);
-  PageView view{.batch = axes.first(batch_rank)};
+  PageView view{.batch = axes.first(batch_rank), .page_axes = {}};
   view.page_axes.assign(outer.begin(), outer.end());
   view.page_axes.insert(view.page_axes.end(), inner.begin(), inner.end());
   view.num_layers = layered ? axes[batch_rank] : 1;
   view.num_pages = layer_axes[page];
 
   const int64_t width = bits(pool.element_type());
-  const auto num_outer = num_elements(outer), inner_elements = num_elements(inner);
-  const auto total_elements = num_elements(axes);
-  const auto page_elements = num_elements(view.page_axes);
-  if (!num_outer || !inner_elements || !total_elements || !page_elements ||
-      !checked_mul(*total_elements, width) || !checked_mul(*inner_elements, width) ||
-      !checked_mul(*page_elements, width)) {
+  if (!num_bits(axes, width)) {
     return ffi::Unexpected(invalid_argument(operation, name, " of shape ", Printed{axes},
                                             " has more bits than int64 can count"));
   }
-  if (*inner_elements * width % 8 != 0) {
+  const int64_t run_bits = *num_bits(inner, width);
+  if (run_bits % 8 != 0) {
     return ffi::Unexpected(invalid_argument(operation, "a page of ", name, ' ', Printed{axes},
-                                            " has parts of ", *inner_elements * width, " bits of ",
+                                            " has parts of ", run_bits, " bits of ",
                                             pool.element_type(), ", not whole bytes"));
   }
-  view.num_outer = *num_outer;
-  view.run_bytes = *inner_elements * width / 8;
+  view.num_outer = *num_elements(outer);
+  view.run_bytes = run_bits / 8;
   return view;
 }
 

@@ -42,7 +42,9 @@ ffi::Error check_rows(std::string_view operation, std::string_view name, const f
   const Shape axes = shape(rows);
   const size_t row_rank = layout.has_heads() ? 2 : 1;
   if (axes.size() >= row_rank && is_concatenation(axes, shape(slot_mapping), axes.last(row_rank))) {
-    return ffi::Error::Success();
+    if (num_bits(axes, bits(rows.element_type()))) return ffi::Error::Success();
+    return invalid_argument(operation, name, " of shape ", Printed{axes},
+                            " has more bits than int64 can count");
   }
   return invalid_argument(operation, name, " must have the axes ", Printed{shape(slot_mapping)},
                           " of slot_mapping and then ", row_rank, " for a row, got ",
@@ -63,7 +65,8 @@ ffi::ErrorOr<CheckedWrite> check_write(
       error.failure()) {
     return refuse(std::move(error));
   }
-  CheckedWrite write{.slots = int32_span(slot_mapping), .layers = int32_span(layer)};
+  CheckedWrite write{
+      .pools = {}, .rows = {}, .slots = int32_span(slot_mapping), .layers = int32_span(layer)};
   for (size_t i = 0; i < pools.size(); ++i) {
     const auto geometry =
         check_pool(operation, kPools[i], pools[i], new_pools[i], layer, layout, layered);

@@ -21,8 +21,8 @@ struct CheckedWrite {
   InlineVector<RowGeometry, 2> rows;  // by stream
   std::span<const int32_t> slots;
   std::span<const int32_t> layers;
-  int64_t token_bytes;         // of the rows of one token in the pools
-  int64_t padded_token_bytes;  // of a token whose rows do not fill it, else 0
+  int64_t token_bytes = 0;         // of the rows of one token in the pools
+  int64_t padded_token_bytes = 0;  // of a token whose rows do not fill it, else 0
 };
 
 /// Reads pools, the results that alias them, and new rows. Fails, in mode "raise", also if an id is

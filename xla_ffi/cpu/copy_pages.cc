@@ -124,7 +124,7 @@ ffi::Error copy_pages(ffi::ThreadPool threads, ffi::AnyBuffer source_ids, ffi::A
     }
   }
 
-  const size_t num_batches = num_dropped->element_count();
+  const size_t num_batches = num_elements(*num_dropped);
   const auto num_pairs = static_cast<size_t>(id_axes.back());
   for (size_t i = 0; i < views.size(); ++i) {
     carry_over(operands[i], results[i],

@@ -125,8 +125,11 @@ ffi::Error gather_dequantized(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi
     }
   }
   int64_t run_size = 0;
+  // Rows bound what a page has. Without any, its axes may be of any size.
   const std::vector<Run> runs =
-      page_runs(*layout, shape(pages).last(layout->rank), *pool, *scale, &run_size);
+      num_elements(*rows) == 0
+          ? std::vector<Run>()
+          : page_runs(*layout, shape(pages).last(layout->rank), *pool, *scale, &run_size);
   if (run_size * pool->element_bits % 8 != 0) {
     return invalid_argument(kOperation, "rows of ", run_size, " elements of ", pool->element_bits,
                             " bits are not whole bytes in layout ", layout->name);
@@ -137,7 +140,7 @@ ffi::Error gather_dequantized(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi
   const auto page_bytes = static_cast<int64_t>(runs.size()) * row_run_bytes;
   const int64_t page_stride = pool->stride(AxisRole::kPages) * pool->element_bits / 8;
   const auto num_ids = static_cast<size_t>(num_elements(id_axes).value_or(0));
-  for (size_t index = 0; index < num_dropped->element_count(); ++index) {
+  for (size_t index = 0; index < num_elements(*num_dropped); ++index) {
     const int32_t wanted = layers[broadcast_index(index, batch, shape(layer))];
     // A layer that does not exist has no pages.
     const bool layer_exists = in_range(wanted, view->num_layers);
@@ -168,7 +171,7 @@ ffi::Error gather_dequantized(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi
         row += row_run_bytes;
       }
     };
-    const auto num_rows = static_cast<int64_t>(num_ids);
+    const int64_t num_rows = page_bytes == 0 ? 0 : static_cast<int64_t>(num_ids);
     const int64_t num_workers =
         num_rows * page_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
     parallel_for(threads, num_workers, num_rows, read_page);

@@ -57,7 +57,7 @@ ffi::Error gather(ffi::ThreadPool& threads, const ffi::AnyBuffer& pages,
     }
   }
 
-  const auto num_batches = num_dropped.element_count();
+  const size_t num_batches = num_elements(num_dropped);
   const auto num_ids = static_cast<size_t>(num_elements(id_axes).value_or(0));
   for (size_t index = 0; index < num_batches; ++index) {
     const int32_t wanted = layers[broadcast_index(index, batch, shape(layer))];
@@ -108,8 +108,7 @@ ffi::Error gather_through(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi::An
   auto error =
       gather(threads, pages, page_ids, layer, *rows, *num_dropped, layered, page_axis, mode);
   if (error.success()) {
-    const int64_t num_bits =
-        static_cast<int64_t>(pages.element_count()) * bits(pages.element_type());
+    const int64_t num_bits = static_cast<int64_t>(num_elements(pages)) * bits(pages.element_type());
     carry_over(pages, *new_pages, num_bits / 8);
   }
   return error;

@@ -58,7 +58,10 @@ ffi::ErrorOr<Move> read_move(const ffi::AnyBuffer& page_ids, const ffi::AnyBuffe
                                    " of page_ids and then one for bytes, got ", rows.element_type(),
                                    ' ', Printed{row_axes}));
   }
-  Move move{.num_batches = num_dropped.element_count(),
+  Move move{.before = {},
+            .pools = {},
+            .views = {},
+            .num_batches = num_elements(num_dropped),
             .num_ids = static_cast<size_t>(id_axes.back())};
   if (auto error = read_operands(kOperation, operands, operands.size(), move.before);
       error.failure()) {
@@ -121,6 +124,7 @@ ffi::Error pages_to_rows(ffi::ThreadPool threads, ffi::AnyBuffer page_ids,
                    batch * move->num_ids * static_cast<size_t>(move->row_bytes);
     for (size_t pool = 0; pool < move->pools.size(); ++pool) {
       const PageView& view = move->views[pool];
+      if (view.run_bytes == 0) continue;
       const std::byte* const source = move->layer(pool, batch);
       copy_runs(threads, static_cast<int64_t>(ids.size()) * view.num_outer, view.run_bytes,
                 [&](int64_t run) {

@@ -60,6 +60,7 @@ void copy_runs(ffi::ThreadPool& threads, int64_t num_runs, int64_t run_bytes, co
 /// Copies page `ids[i]` of a layer to row `i` of `rows`, zeros for an id out of range.
 inline void gather_rows(ffi::ThreadPool& threads, const PageView& view, const std::byte* layer,
                         int64_t num_pages, std::span<const int32_t> ids, std::byte* rows) {
+  if (view.run_bytes == 0) return;
   copy_runs(
       threads, static_cast<int64_t>(ids.size()) * view.num_outer, view.run_bytes, [&](int64_t run) {
         const int64_t row = run / view.num_outer, outer = run % view.num_outer;

@@ -38,7 +38,8 @@ struct Batch {
   int64_t width;
   int64_t num_tokens;
   int64_t page_size;
-  int64_t window;  // of tokens that a query sees, itself among them
+  int64_t window;    // of tokens that a query sees, itself among them
+  int64_t capacity;  // tokens of a request: a row of the page table's
 
   int64_t num_queries(size_t request) const {
     return int64_t{query_starts[request + 1]} - query_starts[request];
@@ -74,7 +75,7 @@ std::vector<Defect> find_defects(const Batch& batch) {
     } else if (start < highest_start || batch.num_queries(request) < 0 ||
                batch.query_starts[request + 1] > batch.num_tokens) {
       defects[request] = Defect::kQueryStarts;
-    } else if (length < batch.num_queries(request) || length > batch.width * batch.page_size) {
+    } else if (length < batch.num_queries(request) || length > batch.capacity) {
       defects[request] = Defect::kContextLength;
     }
     highest_start = std::max(highest_start, start);
@@ -99,7 +100,7 @@ ffi::Error check_batch(const Batch& batch, std::span<const Defect> defects, int6
     }
     if (defects[request] == Defect::kContextLength) {
       return out_of_range("context_lens ", batch.context_lens[request], " of request ", request,
-                          " is out of range [", num_queries, ", ", batch.width * batch.page_size,
+                          " is out of range [", num_queries, ", ", batch.capacity,
                           "], from its queries to the width of page_table");
     }
     if (num_queries == 0) continue;
@@ -286,7 +287,8 @@ ffi::Error check_batch_arrays(const ffi::AnyBuffer& page_table, const ffi::AnyBu
     return invalid_argument(kOperation, name, " must have shape [", size, "] for ", num_requests,
                             " requests, got ", Printed{shape(buffer)});
   };
-  if (auto error = check("query_starts", query_starts, num_requests + 1); error.failure()) {
+  if (auto error = check("query_starts", query_starts, saturating_add<int64_t>(num_requests, 1));
+      error.failure()) {
     return error;
   }
   if (auto error = check("context_lens", context_lens, num_requests); error.failure()) {
@@ -355,7 +357,8 @@ ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyB
                     .width = shape(page_table)[1],
                     .num_tokens = num_tokens,
                     .page_size = page_size,
-                    .window = int32_span(window)[0]};
+                    .window = int32_span(window)[0],
+                    .capacity = checked_mul(shape(page_table)[1], page_size).value_or(INT64_MAX)};
   const std::vector<Defect> defects = find_defects(batch);
   if (*mode == Mode::kRaise) {
     if (auto error = check_layers(kOperation, int32_span(layer), keys->num_layers);
@@ -368,8 +371,8 @@ ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyB
 
   const auto element_bytes = bits(query.element_type()) / 8;
   auto* const rows = static_cast<std::byte*>(output->untyped_data());
-  if (output->element_count() == 0) return ffi::Error::Success();
-  std::memset(rows, 0, output->element_count() * static_cast<size_t>(element_bytes));
+  if (num_elements(*output) == 0) return ffi::Error::Success();
+  std::memset(rows, 0, num_elements(*output) * static_cast<size_t>(element_bytes));
   const int64_t group_size = heads / kv_heads;
   const std::vector<QueryRun> runs =
       cut(batch, defects, std::max<int64_t>(1, kBlockRows / std::max<int64_t>(1, group_size)));

@@ -39,9 +39,9 @@ float reciprocal(float scale) { return scale == 0.0f ? 0.0f : 1.0f / scale; }
 
 // One layer of a pool with its scales, and the new rows for it.
 struct Stream {
-  std::byte* layer;
-  float* scales;
-  const std::byte* rows;
+  std::byte* layer = nullptr;
+  float* scales = nullptr;
+  const std::byte* rows = nullptr;
   RowGeometry row;
   ScaleGeometry scale;
   FloatType float_type;
@@ -61,7 +61,9 @@ class Writer {
   Writer(std::span<const Stream> streams, int64_t page_size)
       : streams_(streams), page_size_(page_size) {
     size_t most = 0;
-    for (const Stream& stream : streams) most = std::max(most, static_cast<size_t>(stream.dim));
+    for (const Stream& stream : streams) {
+      if (stream.row.num_runs > 0) most = std::max(most, static_cast<size_t>(stream.dim));
+    }
     buffer_.resize(most * (1 + sizeof(float)));
   }
 
@@ -91,10 +93,11 @@ class Writer {
  private:
   // At least `needed`, and `before` times a power of two: floats then lose nothing, and what whole
   // numbers lose, each time half of the time after, sums to less than one step.
-  // What is not finite stays so until the page begins anew.
+  // What is not finite stays so until the page begins anew; so does what is below zero, which is
+  // not of our making and would never be large enough.
   static float grown(float before, float needed) {
     if (before == 0.0f) return needed;
-    if (!std::isfinite(before) || needed <= before) return before;
+    if (!std::isfinite(before) || before < 0.0f || needed <= before) return before;
     if (!std::isfinite(needed)) return needed;
     float scale = before;
     while (scale < needed) scale *= 2;
@@ -184,12 +187,6 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
     }
     scales.push_back(*geometry);
   }
-  const auto num_batches = static_cast<int64_t>(write->layers.size());
-  for (size_t i = 0; i < num_pools; ++i) {
-    carry_over(pool_arrays[i], results[i], write->pools[i].layer_offset(num_batches, 0));
-    carry_over(scale_arrays[i], results[num_pools + i],
-               scales[i].layer_offset(num_batches, 0) * static_cast<int64_t>(sizeof(float)));
-  }
   InlineVector<Stream, 2> streams;
   for (size_t stream = 0; stream < num_streams; ++stream) {
     const ffi::AnyBuffer &rows = row_arrays[stream], &pool = pool_arrays[layout->pool_of(stream)];
@@ -209,6 +206,12 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
                        .dim = shape(rows).back()});
   }
 
+  const auto num_batches = static_cast<int64_t>(write->layers.size());
+  for (size_t i = 0; i < num_pools; ++i) {
+    carry_over(pool_arrays[i], results[i], write->pools[i].layer_offset(num_batches, 0));
+    carry_over(scale_arrays[i], results[num_pools + i],
+               scales[i].layer_offset(num_batches, 0) * static_cast<int64_t>(sizeof(float)));
+  }
   const int64_t page_size = write->pools[0].size(AxisRole::kTokens);
   const auto num_tokens = static_cast<size_t>(shape(slot_mapping).back());
   for (size_t batch = 0; batch < write->layers.size(); ++batch) {
@@ -235,6 +238,7 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
     const int64_t num_parts = num_workers == 1 ? 1 : num_workers * kPartsPerThread;
     // A page is of one part: rows of equal slots, and scales, are written in order.
     const auto write_part = [&](int64_t, int64_t part) {
+      if (num_tokens == 0) return;
       Writer writer(streams.span(), page_size);
       for (size_t i = 0; i < num_tokens; ++i) {
         if (!in_range(slots[i], num_slots)) continue;

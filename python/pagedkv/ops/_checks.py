@@ -24,16 +24,46 @@ class HasShape(Protocol):
     def dtype(self) -> Any: ...
 
 
-def as_array(operation: str, name: str, value: object) -> HasShape:
-    """Refuses lists and scalars: an array has a dtype of its own, and nothing to convert."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+def as_array(operation: str, name: str, value: object, *, abstract: bool = False) -> HasShape:
+    """Refuses lists and scalars: an array has a dtype of its own, and nothing to convert.
+
+    Refuses a ShapeDtypeStruct too, unless ``abstract``, and NumPy arrays of what JAX has not.
+    """
+    if isinstance(value, jax.Array):
         return cast(HasShape, value)
-    raise TypeError(f"[{operation}] {name} must be an array, got {type(value).__name__}")
+    if not isinstance(value, np.ndarray | np.generic | jax.ShapeDtypeStruct) or (
+        isinstance(value, jax.ShapeDtypeStruct) and not abstract
+    ):
+        raise TypeError(f"[{operation}] {name} must be an array, got {type(value).__name__}")
+    try:
+        jax.typeof(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"[{operation}] {name} must be an array of a dtype that JAX has, "
+            f"got a {type(value).__name__} of {value.dtype}"
+        ) from error
+    return cast(HasShape, value)
 
 
 def check_mode(operation: str, mode: str) -> None:
-    if mode not in get_args(Mode):
+    if not isinstance(mode, str) or mode not in get_args(Mode):
         raise ValueError(f"[{operation}] mode must be 'drop' or 'raise', got {mode!r}")
+
+
+def flatten_pools(operation: str, pools: Any) -> tuple[list[Any], Any]:
+    """The arrays of a pytree, and the tree without them."""
+    try:
+        return cast(tuple[list[Any], Any], jax.tree.flatten(pools))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"[{operation}] pools must be a pytree of arrays: {error}") from error
+
+
+def find_page_axis(operation: str, layout: KVLayout | str, stacked: bool) -> int:
+    """The axis of the pages in a pool of this layout."""
+    page_axis = as_layout(operation, layout).page_axis
+    if not isinstance(stacked, bool):
+        raise TypeError(f"[{operation}] stacked must be a bool, got {type(stacked).__name__}")
+    return page_axis + stacked
 
 
 def check_int32(operation: str, name: str, ids: HasShape) -> None:
@@ -150,12 +180,14 @@ def check_page_rows(
         )
 
 
-def check_pools(operation: str, pools: list[Any], page_axis: int) -> None:
+def check_pools(
+    operation: str, pools: list[Any], page_axis: int, *, abstract: bool = False
+) -> None:
     """Refuses arrays that have no pages, or not as many as the first."""
     if not pools:
         raise ValueError(f"[{operation}] pools must hold an array, got none")
     for i, value in enumerate(pools):
-        pool = as_array(operation, f"pools[{i}]", value)
+        pool = as_array(operation, f"pools[{i}]", value, abstract=abstract)
         check_plain_dtype(operation, f"pools[{i}]", pool)
         if len(pool.shape) <= page_axis:
             raise ValueError(

@@ -67,9 +67,9 @@ def copy_pages(
       ([0.0, 2.0, 1.0], 0)
     """
     operation = "copy_pages"
-    page_axis = _checks.as_layout(operation, layout).page_axis + bool(stacked)
+    page_axis = _checks.find_page_axis(operation, layout, stacked)
     _checks.check_mode(operation, mode)
-    leaves, tree = jax.tree.flatten(pools)
+    leaves, tree = _checks.flatten_pools(operation, pools)
     _checks.check_pools(operation, leaves, page_axis)
     ids = [
         _checks.as_array(operation, name, value)

@@ -77,11 +77,11 @@ def move_pages(
       [2, 1, 2]
     """
     operation = "move_pages"
-    if to not in get_args(Target):
+    if not isinstance(to, str) or to not in get_args(Target):
         raise ValueError(f"[{operation}] to must be 'rows' or 'pages', got {to!r}")
-    page_axis = _checks.as_layout(operation, layout).page_axis + bool(stacked)
+    page_axis = _checks.find_page_axis(operation, layout, stacked)
     _checks.check_mode(operation, mode)
-    leaves, tree = jax.tree.flatten(pools)
+    leaves, tree = _checks.flatten_pools(operation, pools)
     _checks.check_pools(operation, leaves, page_axis)
     ids = _checks.as_array(operation, "page_ids", page_ids)
     _checks.check_int32(operation, "page_ids", ids)
@@ -115,9 +115,9 @@ def page_row_bytes(
       ValueError: If a pool has too few axes, or pools differ in pages.
     """
     operation = "page_row_bytes"
-    page_axis = _checks.as_layout(operation, layout).page_axis + bool(stacked)
-    leaves = jax.tree.leaves(pools)
-    _checks.check_pools(operation, leaves, page_axis)
+    page_axis = _checks.find_page_axis(operation, layout, stacked)
+    leaves, _ = _checks.flatten_pools(operation, pools)
+    _checks.check_pools(operation, leaves, page_axis, abstract=True)
     return _row_bytes(leaves, page_axis)
 
 

@@ -14,6 +14,7 @@ from pagedkv.ops._axes import OpAxes, pool_axes
 from pagedkv.ops._checks import Mode
 
 _DTYPES = ("float32", "bfloat16")
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class PagedAttention(NamedTuple):
@@ -146,6 +147,8 @@ def _scale(operation: str, scale: float | None, head_dim: int) -> float:
     if scale is None:
         return 1 / math.sqrt(head_dim)
     if isinstance(scale, int | float) and not isinstance(scale, bool):
+        if math.inf > abs(scale) > _MAX_FLOAT32:
+            raise ValueError(f"[{operation}] scale must be in the range of float32, got {scale}")
         return float(scale)
     raise TypeError(f"[{operation}] scale must be a number, got {type(scale).__name__}")
 

@@ -87,17 +87,21 @@ class QuantizedPages(NamedTuple):
             they have the axes that it cuts.
 
         Raises:
-          TypeError: If the dtype is none of these.
+          TypeError: If the dtype is none of these, or the shape is no tuple or list of sizes.
           ValueError: If the shape has the wrong rank, or ``granularity`` is unknown.
         """
         operation = "QuantizedPages.zeros"
         layout = _checks.as_layout(operation, layout)
-        check_code_dtype(operation, "dtype", np.dtype(dtype))
-        if granularity not in ("token", "page", "static"):
+        check_code_dtype(operation, "dtype", as_dtype(operation, dtype))
+        if not isinstance(granularity, str) or granularity not in ("token", "page", "static"):
             raise ValueError(
                 f"[{operation}] granularity must be 'token', 'page' or 'static', "
                 f"got {granularity!r}"
             )
+        if not isinstance(shape, tuple | list) or not all(
+            isinstance(axis, int | np.integer) and 0 <= axis for axis in shape
+        ):
+            raise TypeError(f"[{operation}] shape must be a tuple of sizes, got {shape!r}")
         rank = len(layout.axes)
         if len(shape) not in (rank, rank + 1):
             raise ValueError(
@@ -166,9 +170,16 @@ def granularity_of(
     )
 
 
+def as_dtype(operation: str, dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        return np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"[{operation}] dtype must be a dtype, got {dtype!r}") from error
+
+
 def as_float_dtype(operation: str, dtype: DTypeLike | None) -> Any:
     """The dtype to read numbers as; bfloat16 without one."""
-    found = np.dtype(jnp.bfloat16 if dtype is None else dtype)
+    found = as_dtype(operation, jnp.bfloat16 if dtype is None else dtype)
     if found.name not in FLOATS:
         raise TypeError(f"[{operation}] dtype must be one of {', '.join(FLOATS)}, got {found}")
     return found

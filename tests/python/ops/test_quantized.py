@@ -206,6 +206,18 @@ def test_what_is_not_finite_reads_as_nan_and_leaves_others_alone(dtype, granular
     assert not np.isnan(read_rows(again[0], [8])).any()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_scale_below_zero_stays_until_the_page_begins_anew(dtype):
+    """Not of our making, and twice as much of it would never be enough."""
+    pools = make(KVLayout.NHD, dtype, "page", scale=0.0)
+    pools = [pool._replace(scales=pool.scales - 0.5) for pool in pools]
+    rows, slots = make_rows(KVLayout.NHD, 2), np.int32([1, PAGE_SIZE + 1])
+    new, _ = write(KVLayout.NHD, pools, rows, slots, layer=0)
+    expected, _ = xla_write(KVLayout.NHD, pools, rows, slots, jnp.int32(0))
+    assert_same_bits(new, expected)
+    assert (new[0].scales == -0.5).all()
+
+
 def test_tiny_rows_read_as_zeros():
     rows = [jnp.full([1, HEADS, DIM], 1e-36)] * 2
     new, _ = write(KVLayout.NHD, make(KVLayout.NHD, "int8", "token"), rows, np.int32([3]), layer=0)
