@@ -1,5 +1,9 @@
 #include "write_checks.h"
 
+#include <optional>
+
+#include "shape_signature.h"
+
 namespace pagedkv {
 namespace {
 
@@ -51,22 +55,18 @@ ffi::Error check_rows(std::string_view operation, std::string_view name, const f
                           Printed{axes});
 }
 
-}  // namespace
-
-ffi::ErrorOr<CheckedWrite> check_write(
+// What depends on dtypes and shapes alone, and not on what is in the arrays.
+ffi::ErrorOr<CheckedWrite> check_shapes(
     std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
     const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
-    std::span<const ffi::AnyBuffer> rows, bool layered, std::string_view mode_name, bool by_head) {
+    std::span<const ffi::AnyBuffer> rows, bool layered, bool by_head) {
   const auto refuse = [](ffi::Error error) { return ffi::Unexpected(std::move(error)); };
-  const auto mode = parse_mode(mode_name);
-  if (!mode) return refuse(unknown_mode(operation, mode_name));
   if (auto error = check_ids_and_count(operation, slot_mapping, layer, num_dropped);
       error.failure()) {
     return refuse(std::move(error));
   }
-  CheckedWrite write{
-      .pools = {}, .rows = {}, .slots = int32_span(slot_mapping), .layers = int32_span(layer)};
+  CheckedWrite write{};
   for (size_t i = 0; i < pools.size(); ++i) {
     const auto geometry =
         check_pool(operation, kPools[i], pools[i], new_pools[i], layer, layout, layered);
@@ -102,6 +102,44 @@ ffi::ErrorOr<CheckedWrite> check_write(
   }
   write.padded_token_bytes = padded_token_bytes(
       first, layout, layout.has_heads() ? key_axes[key_axes.size() - 2] : 1, key_axes.back());
+  for (PoolGeometry& pool : write.pools) pool.batch = {};  // its array is gone after this call
+  return write;
+}
+
+}  // namespace
+
+ffi::ErrorOr<CheckedWrite> check_write(
+    std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
+    const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
+    std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
+    std::span<const ffi::AnyBuffer> rows, bool layered, std::string_view mode_name, bool by_head) {
+  const auto refuse = [](ffi::Error error) { return ffi::Unexpected(std::move(error)); };
+  const auto mode = parse_mode(mode_name);
+  if (!mode) return refuse(unknown_mode(operation, mode_name));
+  ShapeSignature signature;
+  signature.add(reinterpret_cast<intptr_t>(&layout));
+  signature.add(layered);
+  signature.add(by_head);
+  signature.add(slot_mapping);
+  signature.add(layer);
+  signature.add(num_dropped);
+  signature.add(pools);
+  signature.add(new_pools);
+  signature.add(rows);
+  thread_local ShapeSignature last_signature;
+  thread_local std::optional<CheckedWrite> last;
+  if (!last || !signature.matches(last_signature)) {
+    last.reset();
+    auto checked = check_shapes(operation, slot_mapping, layer, num_dropped, layout, pools,
+                                new_pools, rows, layered, by_head);
+    if (!checked) return checked;
+    last = *checked;
+    last_signature = signature;
+  }
+  CheckedWrite write = *last;
+  write.slots = int32_span(slot_mapping);
+  write.layers = int32_span(layer);
+  const PoolGeometry& first = write.pools.front();
   if (*mode == Mode::kRaise) {
     if (auto error = check_layers(operation, write.layers, first.num_layers); error.failure()) {
       return refuse(std::move(error));
