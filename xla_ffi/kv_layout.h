@@ -87,6 +87,7 @@ struct RowGeometry {
   bool is_scattered() const { return element_stride != element_bytes; }
   /// First byte of the row of a slot, from the layer's. Requires a slot in range.
   int64_t offset(int32_t slot) const {
+    if (page_stride == page_size * token_stride) return slot * token_stride + first;
     const auto size = static_cast<uint32_t>(page_size), id = static_cast<uint32_t>(slot);
     return id / size * page_stride + id % size * token_stride + first;
   }

@@ -10,6 +10,7 @@ each rival has its turn.
 
 import argparse
 import ctypes
+import itertools
 import os
 import platform
 import statistics
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +92,25 @@ class Loop:
         return (time.perf_counter() - start) / self.num_calls
 
 
-def race(rivals: dict[str, Loop], rounds: int) -> dict[str, float]:
+class Calls:
+    """Calls of a jitted op from Python, each on the donated result of the one before."""
+
+    def __init__(self, op: Callable, carry, *args):
+        self.carry, self.args = carry, args
+        self.step = jax.jit(op, donate_argnums=0)
+        self()
+
+    def __call__(self) -> float:
+        """Seconds a call, the median of many."""
+        samples = []
+        for _ in range(300):
+            start = time.perf_counter()
+            self.carry = jax.block_until_ready(self.step(self.carry, *self.args))
+            samples.append(time.perf_counter() - start)
+        return statistics.median(samples)
+
+
+def race(rivals: dict[str, Any], rounds: int) -> dict[str, float]:
     """Median seconds of a call; and of the ratios to the first rival, round by round."""
     times: dict[str, list[float]] = {name: [] for name in rivals}
     order = list(rivals)
@@ -147,6 +167,22 @@ def bench_write(sizes: list[int], rounds: int) -> None:
                 for name in list(rivals)[1:]:
                     line += f"{found[name] * 1e6:>14,.2f} {found[name + ' ratio']:>8,.2f}x"
                 print(line, flush=True)
+
+
+def bench_calls(rounds: int) -> None:
+    print("\nwrite_kv as one jitted call a write, 64 MiB of bf16: what a caller of few rows sees")
+    for num_rows in (8, 64):
+        slots = jnp.arange(num_rows, dtype=jnp.int32) * 37
+        row = jnp.ones([num_rows, HEADS, DIM], jnp.bfloat16)
+        rivals = {
+            name: Calls(op, make_pools(64 * MIB, "bfloat16"), row, row, slots)
+            for name, op in (("memcpy", memcpy_write), ("pagedkv", our_write))
+        }
+        found = race(rivals, rounds)
+        print(
+            f"  {num_rows:>5} rows  memcpy {found['memcpy'] * 1e6:>8,.2f} us  "
+            f"pagedkv {found['pagedkv'] * 1e6:>8,.2f} us {found['pagedkv ratio']:>8,.2f}x"
+        )
 
 
 def bench_quantized(rounds: int) -> None:
@@ -228,7 +264,7 @@ def bench_overhead(rounds: int) -> None:
                 start = time.perf_counter()
                 pools = jax.block_until_ready(compiled(pools))
                 calls.append(time.perf_counter() - start)
-            durations = [end - start for start, end in zip(times, times[1:], strict=False)]
+            durations = [end - start for start, end in itertools.pairwise(times)]
             phases[name].append([*durations, statistics.median(calls)])
     for name, samples in phases.items():
         trace, lower, compile_, call = (
@@ -255,6 +291,7 @@ def main() -> None:
     )
     register_rivals()
     bench_write(options.sizes, options.rounds)
+    bench_calls(options.rounds)
     bench_quantized(options.rounds)
     bench_gather(options.rounds)
     bench_overhead(options.rounds)

@@ -29,20 +29,26 @@ struct Stream {
   const std::byte* rows;
   RowGeometry geometry;
 
+  // Copies a row that is one run, as it is in most layouts.
   template <bool kStreaming>
-  void copy(size_t row, int32_t slot) const {
-    std::byte* target = layer + geometry.offset(slot);
-    const std::byte* source = rows + row * static_cast<size_t>(geometry.row_bytes());
+  void copy_run(size_t row, int64_t offset) const {
     const auto num_bytes = static_cast<size_t>(geometry.run_bytes);
+    if constexpr (kStreaming) {
+      stream_bytes(layer + offset, rows + row * num_bytes, num_bytes);
+    } else {
+      std::memcpy(layer + offset, rows + row * num_bytes, num_bytes);
+    }
+  }
+
+  // Copies a row of any kind.
+  void copy(size_t row, int64_t offset) const {
+    std::byte* target = layer + offset;
+    const std::byte* source = rows + row * static_cast<size_t>(geometry.row_bytes());
     if (geometry.is_scattered()) return scatter(target, source);
     for (int64_t run = 0; run < geometry.num_runs; ++run) {
-      if constexpr (kStreaming) {
-        stream_bytes(target, source, num_bytes);
-      } else {
-        std::memcpy(target, source, num_bytes);
-      }
+      std::memcpy(target, source, static_cast<size_t>(geometry.run_bytes));
       target += geometry.run_stride;
-      source += num_bytes;
+      source += geometry.run_bytes;
     }
   }
 
@@ -68,33 +74,66 @@ struct Write {
   int64_t page_size;
   size_t padded_token_bytes;  // cleared before the rows of a token come; 0 if they fill it
 
-  // Copies, in order, the rows of the pages that are congruent to `part` modulo `num_parts`.
-  template <bool kStreaming>
-  void rows_of_part(int64_t part, int64_t num_parts) const {
+  // Calls `copy(row, slot)`, in order, for the rows of the pages that are congruent to `part`
+  // modulo `num_parts`; returns how many slots of the whole call are out of range.
+  template <typename Copy>
+  int32_t for_rows(int64_t part, int64_t num_parts, const Copy& copy) const {
+    int32_t num_dropped = 0;
     for (size_t row = 0; row < slots.size(); ++row) {
       const int32_t slot = slots[row];
-      if (!in_range(slot, num_slots)) continue;
-      if (num_parts > 1 && slot / page_size % num_parts != part) continue;
+      if (!in_range(slot, num_slots)) {
+        num_dropped += slot != kPadding;
+      } else if (num_parts == 1 || slot / page_size % num_parts == part) {
+        copy(row, slot);
+      }
+    }
+    return num_dropped;
+  }
+
+  template <bool kStreaming>
+  int32_t rows_of_part(int64_t part, int64_t num_parts) const {
+    if (is_plain()) {
+      // Slots lie back to back, so that no page need be found.
+      const Stream &first = streams.front(), &last = streams.back();
+      const int32_t num_dropped = for_rows(part, num_parts, [&](size_t row, int64_t slot) {
+        first.copy_run<kStreaming>(row, slot * first.geometry.token_stride);
+        last.copy_run<kStreaming>(row, slot * last.geometry.token_stride);
+      });
+      if constexpr (kStreaming) end_streaming();
+      return num_dropped;
+    }
+    return for_rows(part, num_parts, [&](size_t row, int32_t slot) {
       if (padded_token_bytes != 0) {
         std::memset(streams[0].layer + streams[0].geometry.offset(slot), 0, padded_token_bytes);
       }
-      for (const Stream& stream : streams) stream.copy<kStreaming>(row, slot);
-    }
-    if constexpr (kStreaming) end_streaming();
+      for (const Stream& stream : streams) stream.copy(row, stream.geometry.offset(slot));
+    });
+  }
+
+  // Two streams of single runs at the beginnings of their tokens.
+  bool is_plain() const {
+    return streams.size() == 2 && padded_token_bytes == 0 &&
+           std::ranges::all_of(streams, [](const Stream& stream) {
+             const RowGeometry& rows = stream.geometry;
+             return rows.num_runs == 1 && !rows.is_scattered() && rows.first == 0 &&
+                    rows.page_stride == rows.page_size * rows.token_stride;
+           });
   }
 };
 
 // Rows of equal slots are of one part, so the last one wins whatever the threads do.
-void write_rows(ffi::ThreadPool& threads, const Write& write, bool streaming, int64_t num_workers) {
+// Returns how many slots are out of range.
+int32_t write_rows(ffi::ThreadPool& threads, const Write& write, bool streaming,
+                   int64_t num_workers) {
   if (num_workers == 1) {
-    streaming ? write.rows_of_part<true>(0, 1) : write.rows_of_part<false>(0, 1);
-    return;
+    return streaming ? write.rows_of_part<true>(0, 1) : write.rows_of_part<false>(0, 1);
   }
   const int64_t num_parts = num_workers * kPartsPerThread;
   parallel_for(threads, num_workers, num_parts, [&](int64_t, int64_t part) {
     streaming ? write.rows_of_part<true>(part, num_parts)
               : write.rows_of_part<false>(part, num_parts);
   });
+  return count_dropped(write.slots, write.num_slots);
 }
 
 ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::AnyBuffer layer,
@@ -155,9 +194,8 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
                       .padded_token_bytes = static_cast<size_t>(checked->padded_token_bytes)};
     const int64_t num_workers =
         num_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
-    write_rows(threads, write, num_bytes >= kStreamingBytes, num_workers);
     static_cast<int32_t*>(num_dropped->untyped_data())[batch] =
-        count_dropped(write.slots, write.num_slots);
+        write_rows(threads, write, num_bytes >= kStreamingBytes, num_workers);
   }
   return ffi::Error::Success();
 }

@@ -25,8 +25,9 @@ constexpr T round_down(T value, T unit) {
 /// `a * b`, or nothing if it does not fit in `T`. Requires `a >= 0` and `b >= 0`.
 template <std::integral T>
 constexpr std::optional<T> checked_mul(T a, T b) {
-  if (b != 0 && a > std::numeric_limits<T>::max() / b) return std::nullopt;
-  return static_cast<T>(a * b);
+  T product = 0;
+  if (__builtin_mul_overflow(a, b, &product)) return std::nullopt;
+  return product;
 }
 
 /// `a + b`, or the largest `T` if it does not fit. Requires `a >= 0` and `b >= 0`.
