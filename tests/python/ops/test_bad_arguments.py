@@ -133,6 +133,7 @@ def test_any_argument_is_refused_or_traced(name, data):
         ("gather_pages quantized", "dtype", "nonsense"),
         ("gather_pages quantized", "mode", np.array(["drop", "raise"])),
         ("copy_pages", 0, {"a": POOL, 1: POOL}),
+        ("copy_pages", 0, [np.zeros([0], np.int32)]),
         ("copy_pages", "stacked", np.zeros(2)),
         ("move_pages", "to", np.array(["rows", "pages"])),
         ("paged_attention", "scale", 10**400),
