@@ -24,8 +24,9 @@ SOURCES := $(shell find cpp python xla_ffi cmake -type f -not -name '*.pyc') \
 	CMakeLists.txt pyproject.toml
 # ON lets CMake download what is neither installed nor packaged.
 PAGEDKV_DOWNLOAD_DEPS ?= ON
-# The XLA FFI headers are those of the installed jaxlib: tests call the handlers without Python.
-TEST_OPTIONS = -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) \
+# With the XLA FFI headers of the installed jaxlib CMake also builds tests/fuzz, which calls the
+# handlers without Python: minutes to compile, so not for `make test`.
+SANITIZER_OPTIONS = -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) \
   -DPAGEDKV_XLA_FFI_INCLUDE="$$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())')"
 
 # --- set-up ---------------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ demo: $(VENV)/installed
 test: test-cpp test-python
 
 test-cpp: system-packages $(VENV)/installed
-	$(BIN)/cmake --preset dev $(TEST_OPTIONS) > /dev/null
+	$(BIN)/cmake --preset dev -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) > /dev/null
 	$(BIN)/cmake --build build/dev
 	$(BIN)/ctest --preset dev
 
@@ -87,7 +88,7 @@ lint: $(BIN)/python
 	$(BIN)/pre-commit run --all-files
 
 asan tsan: system-packages $(VENV)/installed
-	$(BIN)/cmake --preset $@ $(TEST_OPTIONS) > /dev/null
+	$(BIN)/cmake --preset $@ $(SANITIZER_OPTIONS) > /dev/null
 	$(BIN)/cmake --build build/$@
 	$(BIN)/ctest --preset $@
 
@@ -133,7 +134,7 @@ has-valgrind:
 # Long random campaigns: the FFI handlers with anything at all under the sanitizers, the manager
 # against EasyDeL's, the state machine against the oracle, the ops against the loop.
 fuzz: system-packages $(VENV)/installed $(EASYDEL)
-	$(BIN)/cmake --preset asan $(TEST_OPTIONS) > /dev/null
+	$(BIN)/cmake --preset asan $(SANITIZER_OPTIONS) > /dev/null
 	$(BIN)/cmake --build build/asan --target ffi_fuzz
 	build/asan/tests/fuzz/ffi_fuzz --calls 1600000 # a million of them are bad
 	$(BIN)/python tests/peers/easydel_lockstep.py $(EASYDEL) --ops 1000000

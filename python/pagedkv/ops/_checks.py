@@ -194,6 +194,11 @@ def check_pools(
                 f"[{operation}] pools[{i}] must count pages on axis {page_axis}, "
                 f"got {_text(pool.shape)}"
             )
+        if pool.shape[page_axis] == 0:
+            raise ValueError(
+                f"[{operation}] pools[{i}] must have a page on axis {page_axis}, "
+                f"got {_text(pool.shape)}"
+            )
         if pool.shape[page_axis] != pools[0].shape[page_axis]:
             raise ValueError(
                 f"[{operation}] pools[{i}] must have the {pools[0].shape[page_axis]} pages of the "

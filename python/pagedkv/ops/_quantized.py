@@ -99,7 +99,7 @@ class QuantizedPages(NamedTuple):
                 f"got {granularity!r}"
             )
         if not isinstance(shape, tuple | list) or not all(
-            isinstance(axis, int | np.integer) and 0 <= axis for axis in shape
+            isinstance(axis, int | np.integer) and axis >= 0 for axis in shape
         ):
             raise TypeError(f"[{operation}] shape must be a tuple of sizes, got {shape!r}")
         rank = len(layout.axes)

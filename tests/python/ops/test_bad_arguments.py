@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pagedkv import ops
 from pagedkv.ops import QuantizedPages
 
@@ -71,12 +70,11 @@ DTYPES = ["int32", "int64", "uint8", "float32", "float64", "bool", "complex64", 
 DTYPES += ["float8_e4m3fn", "int8", "uint32"]
 NUMPY_DTYPES = [object, "U3", "S2", "M8[s]", ">i4", ">f4", [("a", np.int32)], "V2", np.longdouble]
 
-SCALARS = st.sampled_from(
-    [None, True, False, 0, 1, -1, 7, 2**31, -(2**31) - 1, 10**400, 0.5, math.nan, math.inf, 1e300]
-    + ["", "drop", "raise", "rows", "NHD", "LATENT", "page", "float32", "nonsense", b"NHD"]
-    + [1j, range(3), object, np.int32, np.float32, jnp.bfloat16, len, ..., NotImplemented]
-    + [np.int32(3), np.int32(-1), np.int64(3), np.float32(1), np.bool_(True), np.dtype("int8")]
-)
+NUMBERS = [True, False, 0, 1, -1, 7, 2**31, -(2**31) - 1, 10**400, 0.5, math.nan, math.inf, 1e300]
+WORDS = ["", "drop", "raise", "rows", "NHD", "LATENT", "page", "float32", "nonsense", b"NHD"]
+ODDITIES = [None, 1j, range(3), object, np.int32, np.float32, jnp.bfloat16, len, ...]
+NUMPY = [np.int32(3), np.int32(-1), np.int64(3), np.float32(1), np.bool_(True), np.dtype("int8")]
+SCALARS = st.sampled_from([*NUMBERS, *WORDS, *ODDITIES, *NUMPY])
 SHAPES = st.lists(st.integers(0, 5), max_size=5).map(tuple)
 ARRAYS = st.one_of(
     st.builds(np.zeros, SHAPES, st.sampled_from(DTYPES).map(jnp.dtype)),
@@ -101,7 +99,8 @@ def assert_refused_or_traced(call, operation):
     try:
         jax.eval_shape(lambda: jax.tree.map(jnp.asarray, call()))
     except (TypeError, ValueError, IndexError) as error:
-        assert f"[{operation}] " in str(error), repr(error)
+        if not str(error).startswith(f"[{operation}] "):
+            raise
 
 
 @pytest.mark.parametrize("name", valid_calls())
@@ -134,6 +133,7 @@ def test_any_argument_is_refused_or_traced(name, data):
         ("gather_pages quantized", "dtype", "nonsense"),
         ("gather_pages quantized", "mode", np.array(["drop", "raise"])),
         ("copy_pages", 0, {"a": POOL, 1: POOL}),
+        ("copy_pages", 0, [np.zeros([0], np.int32)]),
         ("copy_pages", "stacked", np.zeros(2)),
         ("move_pages", "to", np.array(["rows", "pages"])),
         ("paged_attention", "scale", 10**400),
