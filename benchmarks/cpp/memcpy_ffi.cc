@@ -1,5 +1,5 @@
-// The rivals of the page ops: XLA FFI handlers that copy and do nothing else. No checks, no layouts,
-// one thread: what a memcpy of the same rows costs from inside a jitted program.
+// The rivals of the page ops: XLA FFI handlers that copy and do nothing else. No checks, no
+// layouts, one thread: what a memcpy of the same rows costs from inside a jitted program.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -39,8 +39,8 @@ ffi::Error gather(ffi::AnyBuffer pages, ffi::Buffer<ffi::S32> ids, ffi::AnyBuffe
   const auto* pool = static_cast<const std::byte*>(pages.untyped_data());
   auto* out = static_cast<std::byte*>(rows->untyped_data());
   for (size_t i = 0; i < num_rows; ++i) {
-    std::memcpy(out + i * page_bytes,
-                pool + static_cast<size_t>(ids.typed_data()[i]) * page_bytes, page_bytes);
+    std::memcpy(out + i * page_bytes, pool + static_cast<size_t>(ids.typed_data()[i]) * page_bytes,
+                page_bytes);
   }
   return ffi::Error::Success();
 }
