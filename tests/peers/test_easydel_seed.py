@@ -205,7 +205,7 @@ def traffic(draw):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("ours", [pagedkv, easydel_0_1_3], ids=["pagedkv", "compat"])
-@settings(deadline=None, max_examples=20)  # most compile anew
+@settings(deadline=None, max_examples=8)  # most compile anew
 @given(case=traffic(), number=st.integers(0, 2**32 - 1))
 def test_writes_the_same_pages(seed, ours, dtype, case, number):
     page_size, num_pages, steps = case

@@ -117,7 +117,7 @@ def test_equals_the_reference_bit_for_bit(layout, dtype, granularity):
         assert int(read.num_dropped) == 1
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     case=st.sampled_from(CASES),
     chunks=st.lists(st.integers(1, 9), min_size=1, max_size=3),
