@@ -61,8 +61,10 @@ constexpr int64_t bits(ffi::DataType dtype) {
 }
 
 /// Product of the axes and of `width`. Nothing if it does not fit in `int64_t`, or would not with 1
-/// in place of each 0: so the product of some of the axes fits too, be the array empty or not.
+/// in place of each 0: so the product of some of the axes fits too, be the array empty or not. Nor
+/// for a token, which has a width of 0 and no elements to count.
 inline std::optional<int64_t> num_bits(Shape axes, int64_t width) {
+  if (width == 0) return std::nullopt;
   std::optional<int64_t> product = width;
   bool is_empty = false;
   for (const int64_t axis : axes) {

@@ -29,6 +29,10 @@ Tensor floats(std::vector<int64_t> shape, float value) {
   return filled(XLA_FFI_DataType_F32, std::move(shape), value);
 }
 
+Tensor tokens(std::vector<int64_t> shape) {
+  return {.dtype = XLA_FFI_DataType_TOKEN, .shape = std::move(shape), .contents = {}};
+}
+
 Tensor codes(std::vector<int64_t> shape) {
   return filled(XLA_FFI_DataType_S8, std::move(shape), int32_t{0});
 }
@@ -68,6 +72,9 @@ std::vector<Call> known_calls() {
       // Strides of an empty pool overflowed.
       write("write_kv", PagedkvWriteKv, "LATENT",
             {ids({1}, 0), ids({}, 0), floats({0, kHalfOfAll, 4}, 0), floats({1, 4}, 0)}, 1),
+      // So did those of a pool of tokens, which have no bits.
+      write("write_kv", PagedkvWriteKv, "LATENT",
+            {ids({1}, 0), ids({}, 0), tokens({0, kHalfOfAll, 4}), tokens({1, 4})}, 1),
       // So did the bytes of a layer.
       gather("gather_pages", PagedkvGatherPages,
              {floats({kHalfOfAll, 0, kHalfOfAll}, 0), ids({0}, 0), ids({}, 0)},
