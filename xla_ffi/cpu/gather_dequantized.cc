@@ -7,7 +7,7 @@
 
 #include "broadcast.h"
 #include "checks.h"
-#include "copy_bytes.h"
+#include "copy_parts.h"
 #include "handlers.h"
 #include "ids.h"
 #include "kv_layout.h"
@@ -172,9 +172,7 @@ ffi::Error gather_dequantized(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi
       }
     };
     const int64_t num_rows = page_bytes == 0 ? 0 : static_cast<int64_t>(num_ids);
-    const int64_t num_workers =
-        num_rows * page_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
-    parallel_for(threads, num_workers, num_rows, read_page);
+    parallel_for(threads, num_copy_workers(threads, num_rows * page_bytes), num_rows, read_page);
     static_cast<int32_t*>(num_dropped->untyped_data())[index] =
         count_dropped(wanted_ids, num_pages);
   }

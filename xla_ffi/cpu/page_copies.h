@@ -7,6 +7,7 @@
 #include <span>
 
 #include "copy_bytes.h"
+#include "copy_parts.h"
 #include "ids.h"
 #include "page_view.h"
 #include "parallel_for.h"
@@ -48,8 +49,7 @@ void copy_runs(ffi::ThreadPool& threads, int64_t num_runs, int64_t run_bytes, co
     }
     if (streaming) end_streaming();
   };
-  const int64_t num_workers =
-      num_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
+  const int64_t num_workers = num_copy_workers(threads, num_bytes);
   if (num_workers == 1) return copy_part(0, num_runs);
   const int64_t part = std::max<int64_t>(1, kPartBytes / run_bytes);
   parallel_for(threads, num_workers, (num_runs + part - 1) / part, [&](int64_t, int64_t item) {
@@ -77,15 +77,11 @@ inline void gather_rows(ffi::ThreadPool& threads, const PageView& view, const st
 template <typename Source>
 void scatter_rows(ffi::ThreadPool& threads, const PageView& view, std::byte* layer,
                   int64_t num_pages, std::span<const int32_t> ids, const Source& source) {
-  constexpr int64_t kPartsPerThread = 2;
   const int64_t num_bytes = static_cast<int64_t>(ids.size()) * view.page_bytes();
   if (num_bytes == 0) return;
   const bool streaming = num_bytes >= kStreamingBytes;
-  const int64_t num_workers =
-      num_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
-  const int64_t num_parts = num_workers == 1 ? 1 : num_workers * kPartsPerThread;
   // Equal ids are of one part, so no two threads write one page.
-  const auto copy_part = [&](int64_t, int64_t part) {
+  for_parts(threads, num_bytes, [&](int64_t part, int64_t num_parts) {
     for (size_t i = 0; i < ids.size(); ++i) {
       if (!in_range(ids[i], num_pages) || (num_parts > 1 && ids[i] % num_parts != part)) continue;
       std::byte* target = layer + int64_t{ids[i]} * view.run_bytes;
@@ -100,9 +96,7 @@ void scatter_rows(ffi::ThreadPool& threads, const PageView& view, std::byte* lay
       }
     }
     if (streaming) end_streaming();
-  };
-  if (num_parts == 1) return copy_part(0, 0);
-  parallel_for(threads, num_workers, num_parts, copy_part);
+  });
 }
 
 }  // namespace pagedkv

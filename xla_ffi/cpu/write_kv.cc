@@ -7,21 +7,18 @@
 
 #include "checks.h"
 #include "copy_bytes.h"
+#include "copy_parts.h"
 #include "handlers.h"
 #include "ids.h"
 #include "inline_vector.h"
 #include "kv_layout.h"
 #include "operands.h"
-#include "parallel_for.h"
 #include "write_checks.h"
 
 namespace pagedkv {
 namespace {
 
 constexpr std::string_view kOperation = "write_kv";
-
-// Parts of the pages for each thread, so that one with more rows than others delays nobody.
-constexpr int64_t kPartsPerThread = 2;
 
 // One layer of a pool and the new rows for it, as bytes.
 struct Stream {
@@ -121,19 +118,17 @@ struct Write {
   }
 };
 
-// Rows of equal slots are of one part, so the last one wins whatever the threads do.
-// Returns how many slots are out of range.
-int32_t write_rows(ffi::ThreadPool& threads, const Write& write, bool streaming,
-                   int64_t num_workers) {
-  if (num_workers == 1) {
-    return streaming ? write.rows_of_part<true>(0, 1) : write.rows_of_part<false>(0, 1);
-  }
-  const int64_t num_parts = num_workers * kPartsPerThread;
-  parallel_for(threads, num_workers, num_parts, [&](int64_t, int64_t part) {
-    streaming ? write.rows_of_part<true>(part, num_parts)
-              : write.rows_of_part<false>(part, num_parts);
+// Rows of equal slots are of one part, so the last one wins whatever the threads do. Returns how
+// many slots are out of range.
+int32_t write_rows(ffi::ThreadPool& threads, const Write& write, int64_t num_bytes) {
+  const bool streaming = num_bytes >= kStreamingBytes;
+  int32_t num_dropped = 0;
+  for_parts(threads, num_bytes, [&](int64_t part, int64_t num_parts) {
+    const int32_t found = streaming ? write.rows_of_part<true>(part, num_parts)
+                                    : write.rows_of_part<false>(part, num_parts);
+    if (part == 0) num_dropped = found;  // each part finds them all
   });
-  return count_dropped(write.slots, write.num_slots);
+  return num_dropped;
 }
 
 ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::AnyBuffer layer,
@@ -192,10 +187,8 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
                       .num_slots = layer_exists ? pools[0].num_slots() : 0,
                       .page_size = pools[0].size(AxisRole::kTokens),
                       .padded_token_bytes = static_cast<size_t>(checked->padded_token_bytes)};
-    const int64_t num_workers =
-        num_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
     static_cast<int32_t*>(num_dropped->untyped_data())[batch] =
-        write_rows(threads, write, num_bytes >= kStreamingBytes, num_workers);
+        write_rows(threads, write, num_bytes);
   }
   return ffi::Error::Success();
 }

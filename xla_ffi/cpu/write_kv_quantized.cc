@@ -8,13 +8,12 @@
 #include <vector>
 
 #include "checks.h"
-#include "copy_bytes.h"
+#include "copy_parts.h"
 #include "handlers.h"
 #include "ids.h"
 #include "inline_vector.h"
 #include "kv_layout.h"
 #include "operands.h"
-#include "parallel_for.h"
 #include "quantize_kernels.h"
 #include "scale_layout.h"
 #include "write_checks.h"
@@ -23,7 +22,6 @@ namespace pagedkv {
 namespace {
 
 constexpr std::string_view kOperation = "write_kv";
-constexpr int64_t kPartsPerThread = 2;
 
 // Below this the reciprocal of a scale is infinite: such a row reads as zeros.
 constexpr float kSmallest = 1e-34f;
@@ -233,11 +231,8 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
       num_bytes += static_cast<int64_t>(num_tokens) * token_bytes;
     }
     const auto slots = write->slots.subspan(batch * num_tokens, num_tokens);
-    const int64_t num_workers =
-        num_bytes < kParallelBytes ? 1 : std::max<int64_t>(1, threads.num_threads());
-    const int64_t num_parts = num_workers == 1 ? 1 : num_workers * kPartsPerThread;
     // A page is of one part: rows of equal slots, and scales, are written in order.
-    const auto write_part = [&](int64_t, int64_t part) {
+    for_parts(threads, num_bytes, [&](int64_t part, int64_t num_parts) {
       if (num_tokens == 0) return;
       Writer writer(streams.span(), page_size);
       for (size_t i = 0; i < num_tokens; ++i) {
@@ -249,12 +244,7 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
         }
         writer.write(i, slots[i]);
       }
-    };
-    if (num_parts == 1) {
-      write_part(0, 0);
-    } else {
-      parallel_for(threads, num_workers, num_parts, write_part);
-    }
+    });
     static_cast<int32_t*>(num_dropped->untyped_data())[batch] = count_dropped(slots, num_slots);
   }
   return ffi::Error::Success();

@@ -1,7 +1,7 @@
 """Reads pages out of a pool: into new memory, into the caller's, or with the pool handed on."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -103,6 +103,7 @@ def gather_pages(
             pages,
             page_ids,
             layer_id,
+            name=operation,
             layered=layer is not None,
             layout=layout,
             mode=mode,
@@ -163,11 +164,12 @@ def gather_into(
         layered=layered,
     )
     return PageGather(
-        *_gather_into(
+        *_gather(
             pages,
             rows,
             page_ids,
             layer_id,
+            name=operation,
             layered=layered,
             layout=layout,
             mode=mode,
@@ -213,10 +215,11 @@ def gather_through(
     operation = "gather_through"
     layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
     return PageGatherThrough(
-        *_gather_through(
+        *_gather(
             pages,
             page_ids,
             layer_id,
+            name=operation,
             layered=layer is not None,
             layout=layout,
             mode=mode,
@@ -241,21 +244,38 @@ def _check(
     return layout, _checks.as_layer(operation, layer, pool)
 
 
-_jit = functools.partial(jax.jit, static_argnames=("layered", "layout", "mode"), inline=True)
+class _Form(NamedTuple):
+    """What the ops that read pages differ in."""
+
+    target: str
+    reference: Callable[..., tuple[jax.Array, ...]]
+    # Not broadcast_all where nothing is aliased: it would copy a pool that is not mapped once for
+    # each batch element.
+    vmap_method: str
+    aliases: Mapping[int, int]
 
 
-@_jit
+_FORMS = {
+    "gather_pages": _Form("pagedkv.gather_pages.v2", _reference.gather_pages, "expand_dims", {}),
+    "gather_into": _Form("pagedkv.gather_into.v1", _reference.gather_into, "broadcast_all", {1: 0}),
+    "gather_through": _Form(
+        "pagedkv.gather_through.v1", _reference.gather_through, "broadcast_all", {0: 0}
+    ),
+}
+
+
+@functools.partial(jax.jit, static_argnames=("name", "layered", "layout", "mode"), inline=True)
 def _gather(
-    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
+    *operands: jax.Array, name: str, layered: bool, layout: KVLayout, mode: str
 ) -> tuple[jax.Array, ...]:
+    form = _FORMS[name]
     return _dispatch.call(
-        "pagedkv.gather_pages.v2",
-        functools.partial(_reference.gather_pages, layered=layered, page_axis=layout.page_axis),
+        form.target,
+        functools.partial(form.reference, layered=layered, page_axis=layout.page_axis),
         *operands,
-        axes=_axes("gather_pages", operands, layout, layered),
-        # Not broadcast_all: it would copy a pool that is not mapped once for each batch element.
-        vmap_method="expand_dims",
-        aliases={},
+        axes=_axes(name, operands, layout, layered),
+        vmap_method=form.vmap_method,
+        aliases=form.aliases,
         layered=layered,
         page_axis=layout.page_axis,
         mode=mode,
@@ -277,40 +297,6 @@ def _gather_dequantized(
         aliases={},
         layout=layout.name,
         layered=layered,
-        mode=mode,
-    )
-
-
-@_jit
-def _gather_into(
-    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
-) -> tuple[jax.Array, ...]:
-    return _dispatch.call(
-        "pagedkv.gather_into.v1",
-        functools.partial(_reference.gather_into, layered=layered, page_axis=layout.page_axis),
-        *operands,
-        axes=_axes("gather_into", operands, layout, layered),
-        vmap_method="broadcast_all",
-        aliases={1: 0},
-        layered=layered,
-        page_axis=layout.page_axis,
-        mode=mode,
-    )
-
-
-@_jit
-def _gather_through(
-    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
-) -> tuple[jax.Array, ...]:
-    return _dispatch.call(
-        "pagedkv.gather_through.v1",
-        functools.partial(_reference.gather_through, layered=layered, page_axis=layout.page_axis),
-        *operands,
-        axes=_axes("gather_through", operands, layout, layered),
-        vmap_method="broadcast_all",
-        aliases={0: 0},
-        layered=layered,
-        page_axis=layout.page_axis,
         mode=mode,
     )
 
