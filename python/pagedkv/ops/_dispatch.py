@@ -1,27 +1,31 @@
 """One way from an op's operands to its FFI target or, on other platforms, to its reference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 
 from pagedkv.ops._axes import OpAxes
-from pagedkv.ops._partition import partitioned
-from pagedkv.ops._register import register_targets
+from pagedkv.ops._partition import Op, partitioned
+from pagedkv.ops._register import platforms_of, register_targets
 
 
 def call(
     target: str,
-    reference: Callable[..., tuple[jax.Array, ...]],
+    reference: Op,
     *operands: jax.Array,
     axes: OpAxes,
     vmap_method: str,
     aliases: Mapping[int, int],
+    kernels: Mapping[str, Op] = MappingProxyType({}),
     **attributes: Any,
 ) -> tuple[jax.Array, ...]:
-    """Calls FFI target ``target``, with the ``attributes``, on the CPU and ``reference`` elsewhere.
+    """Calls FFI target ``target``, with the ``attributes``, where its platform has a handler.
 
-    Both see the arrays of one device; ``axes`` says how those of a mesh come apart.
+    On other platforms it runs the one of ``kernels``, by platform as `jax.lax.platform_dependent`
+    names it ("tpu"), or else ``reference``. Both take and return what the handler does. All see the
+    arrays of one device; ``axes`` says how those of a mesh come apart.
 
     Differentiation is refused: a rule for it would have to read the pool that was just overwritten.
     """
@@ -39,8 +43,9 @@ def call(
             )
             return tuple(function(*arrays, **attributes))
 
+        branches = {**kernels, **dict.fromkeys(platforms_of(target), ffi)}
         outputs: tuple[jax.Array, ...] = jax.lax.platform_dependent(
-            *arrays, cpu=ffi, default=reference
+            *arrays, **branches, default=reference
         )
         return outputs
 

@@ -29,6 +29,11 @@ def register_targets() -> None:
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
 
 
+def platforms_of(target: str) -> tuple[str, ...]:
+    """The platforms that have a handler for ``target``, as `jax.lax.platform_dependent` names them."""
+    return ("cpu",) if target in _ffi_cpu.registrations() else ()
+
+
 def read_api_version(header: str) -> tuple[int, int]:
     """(major, minor) of the XLA FFI API whose `c_api.h` has the text `header`."""
 
