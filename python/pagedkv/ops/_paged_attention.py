@@ -9,9 +9,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops import _checks, _reference
 from pagedkv.ops._axes import OpAxes, pool_axes
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._dispatch import COUNT, Op
 
 _DTYPES = ("float32", "bfloat16")
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -126,8 +127,9 @@ def paged_attention(
     _checks.check_batch(
         operation, *(_checks.as_array(operation, name, array) for name, array in ids.items())
     )
+    op = _op(layered, _scale(operation, scale, queries.shape[-1]), mode)
     return PagedAttention(
-        *_attend(
+        *op(
             query,
             key_pages,
             value_pages,
@@ -136,9 +138,6 @@ def paged_attention(
             context_lens,
             _checks.as_layer(operation, layer, keys),
             _checks.as_window(operation, sliding_window),
-            layered=layered,
-            scale=_scale(operation, scale, queries.shape[-1]),
-            mode=mode,
         )
     )
 
@@ -153,20 +152,25 @@ def _scale(operation: str, scale: float | None, head_dim: int) -> float:
     raise TypeError(f"[{operation}] scale must be a number, got {type(scale).__name__}")
 
 
-@functools.partial(jax.jit, static_argnames=("layered", "scale", "mode"), inline=True)
-def _attend(*operands: jax.Array, layered: bool, scale: float, mode: str) -> tuple[jax.Array, ...]:
-    return _dispatch.call(
+@functools.cache
+def _op(layered: bool, scale: float, mode: str) -> Op:
+    return Op(
         "pagedkv.paged_attention.v1",
         functools.partial(_reference.paged_attention, layered=layered, scale=scale),
-        *operands,
+        lambda query, _, values, *__: (
+            jax.ShapeDtypeStruct((*query.shape[:-1], values.shape[-1]), query.dtype),
+            COUNT,
+        ),
         axes=_axes(layered),
         # A batch is ragged as it is, so vmap has little to give: one element after the other.
         vmap_method="sequential",
         aliases={},
-        layered=layered,
-        scale=np.float32(scale),
-        mode=mode,
-        instruction_set="best",
+        attributes={
+            "layered": layered,
+            "scale": np.float32(scale),
+            "mode": mode,
+            "instruction_set": "best",
+        },
     )
 
 
