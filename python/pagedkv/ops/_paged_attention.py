@@ -192,7 +192,8 @@ def _check_pools(
 ) -> tuple[list[Any], list[Any]]:
     """The arrays of the pools, and of their scales."""
     is_quantized = isinstance(pools["key_pages"], QuantizedPages)
-    arrays, scales = [], []
+    arrays: list[Any] = []
+    scales: list[Any] = []
     for name, pool in pools.items():
         if isinstance(pool, QuantizedPages) != is_quantized:
             raise TypeError(
@@ -288,7 +289,7 @@ def _op(
     soft_cap: float,
     mode: str,
 ) -> Op:
-    form = {"layered": layered, "group_size": group_size}
+    form: dict[str, Any] = {"layered": layered, "group_size": group_size}
     return Op(
         "pagedkv.paged_attention.v2",
         functools.partial(
