@@ -6,6 +6,7 @@
 #   make counts  instructions of the hot loops, next to those recorded; COUNTS=--record records them
 #   make fuzz    the randomised tests, for longer
 #   make lint    format, lint and types
+#   make tpu     the ops compiled for TPUs that are not there: XLA takes the kernels and copies no pool
 #   make asan    the C++ tests under AddressSanitizer and UBSan
 #   make tsan    the C++ tests under ThreadSanitizer
 #   make asan-python  the extensions under both, in the tests that hand them the worst
@@ -92,6 +93,14 @@ asan tsan: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/$@
 	$(BIN)/ctest --preset $@
 
+# libtpu compiles for TPUs on any machine. Apart from the environment, where JAX would look for a TPU.
+# Its version is the one that the installed jax names for its extra "tpu".
+LIBTPU := build/libtpu
+tpu: $(VENV)/installed
+	$(PIP) install -q --no-deps --upgrade --target $(LIBTPU) "$$($(BIN)/python -c \
+	  'import importlib.metadata as m; print(*(r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")))')"
+	PYTHONPATH=$(LIBTPU) $(BIN)/python -m pytest -n auto tests/tpu
+
 # A build of its own, which comes before the installed one. Not after `make dev`, whose build comes
 # before all others.
 SANITIZED := $(abspath build/asan-python)
@@ -159,4 +168,4 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python bench counts has-valgrind fuzz lint asan tsan asan-python dev stubs peers system-packages
+.PHONY: demo test test-cpp test-python bench counts has-valgrind fuzz lint asan tsan tpu asan-python dev stubs peers system-packages
