@@ -11,7 +11,7 @@
 #   make tsan    the C++ tests under ThreadSanitizer
 #   make asan-python  the extensions under both, in the tests that hand them the worst
 #   make dev     rebuild the extensions after a change in C++, in seconds
-#   make peers   fetch the project that the tests compare with
+#   make peers   fetch the projects that the tests compare with
 #   make stubs   write the checked-in stubs anew
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -48,9 +48,13 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 EASYDEL := build/peers/easydel-0.3.0-py3-none-any.whl
 # The version that `PagedAttentionCache` has its names from.
 EASYDEL_CACHE := build/peers/easydel-0.1.3-py3-none-any.whl
-peers: $(EASYDEL) $(EASYDEL_CACHE)
+# tpu-inference, whose kernels' references write and read our pages in tests/peers.
+TPU_INFERENCE := build/peers/tpu_inference-0.32.0-py3-none-any.whl
+peers: $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 $(EASYDEL) $(EASYDEL_CACHE): build/peers/easydel-%-py3-none-any.whl: | $(BIN)/python
 	$(PIP) download -q --no-deps -d $(@D) easydel==$*
+$(TPU_INFERENCE): build/peers/tpu_inference-%-py3-none-any.whl: | $(BIN)/python
+	$(PIP) download -q --no-deps -d $(@D) tpu-inference==$*
 
 # Debian's packages for the C++ side, where we may install them. Elsewhere CMake looks on, and says
 # what is missing.
@@ -81,7 +85,7 @@ test-cpp: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/dev
 	$(BIN)/ctest --preset dev
 
-test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE)
+test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(BIN)/python
@@ -104,7 +108,7 @@ tpu: $(VENV)/installed
 # A build of its own, which comes before the installed one. Not after `make dev`, whose build comes
 # before all others.
 SANITIZED := $(abspath build/asan-python)
-asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE)
+asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 	$(PIP) install -q --no-deps --upgrade --target $(SANITIZED)/site . -Cinstall.strip=false \
 	  -Cbuild-dir=$(SANITIZED)/tree -Ccmake.define.PAGEDKV_SANITIZE=address,undefined
 	PYTHONPATH=$(SANITIZED)/site ASAN_OPTIONS=detect_leaks=0 \
