@@ -137,10 +137,10 @@ TABLE = np.int32([[1, 2, 3], [4, 0, 0], [6, 5, 4], [2, 2, 1]])
     ids=["FUSED", "FUSED_PACKED"],
 )
 def test_the_ragged_kernel_reads_what_we_wrote(layout, dtype, window):
-    starts, lens = np.int32([0, 5, 5, 6, 9]), np.int32([20, 0, 17, 40])
-    query = queries(10, dtype)
-    result, plain = attend("tpu", layout, dtype, query, TABLE, starts, lens, 2, window=window)
-    assert_attends(*result, query, plain, TABLE, starts, lens, layer=2, window=window)
+    table, starts, lens = TABLE[:3], np.int32([0, 5, 5, 6]), np.int32([20, 0, 17])
+    query = queries(7, dtype)
+    result, plain = attend("tpu", layout, dtype, query, table, starts, lens, 2, window=window)
+    assert_attends(*result, query, plain, table, starts, lens, layer=2, window=window)
 
 
 @pytest.mark.usefixtures("ragged_reference")

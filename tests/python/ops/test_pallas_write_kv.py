@@ -165,6 +165,12 @@ def test_takes_pools_that_are_row_major_in_whole_tiles(page, dtype):
     assert _tiles.is_row_major(pool) == ((page, dtype) in SERVED)
 
 
+def test_more_slots_than_scalar_memory_holds_are_not_served():
+    pools, _ = make(KVLayout.NHD)
+    assert _write_kv.serves(np.zeros(2**16, np.int32), pools, KVLayout.NHD)
+    assert not _write_kv.serves(np.zeros(2**16 + 1, np.int32), pools, KVLayout.NHD)
+
+
 def test_other_pools_are_written_by_the_reference():
     pools, rows = make(KVLayout.NHD, "float16", heads=3, dim=8)
     assert not _write_kv.serves(jnp.asarray(SLOTS), pools, KVLayout.NHD)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
 
+# They lie in scalar memory, 1 MiB of it, in one or two arrays.
+MAX_IDS = 1 << 16
 # More do not hide more latency, and DMA queues have an end.
 MAX_IN_FLIGHT = 64
 

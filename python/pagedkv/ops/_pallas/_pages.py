@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 from pagedkv.ops import _reference
 from pagedkv.ops._pallas import _page_copies
+from pagedkv.ops._pallas._copies import MAX_IDS
 from pagedkv.ops._pallas._tiles import is_row_major
 from pagedkv.ops._reference._ids import in_range, num_dropped, num_layers
 
 
 def serves(pool: jax.Array, ids: jax.Array, axis: int) -> bool:
     """Whether a kernel copies pages, counted by ``axis``, of a pool like this."""
-    return ids.size > 0 and axis <= pool.ndim - 3 and is_row_major(pool)
+    return 0 < ids.size <= MAX_IDS and axis <= len(pool.shape) - 3 and is_row_major(pool)
 
 
 def gather_pages(

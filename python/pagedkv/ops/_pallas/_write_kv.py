@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pagedkv.layouts import KVLayout
 from pagedkv.ops import _reference
+from pagedkv.ops._pallas._copies import MAX_IDS
 from pagedkv.ops._pallas._tiles import is_row_major
 from pagedkv.ops._pallas._write_rows import write_rows
 from pagedkv.ops._pallas._write_tiles import write_tiles
@@ -53,7 +54,7 @@ def write_kv(
 def serves(slots: jax.Array, pools: Sequence[jax.Array], layout: KVLayout) -> bool:
     """Whether a kernel writes to pools like these; else the reference does."""
     known = layout in (*_BY_ROWS, *_BY_TILES)
-    return known and slots.size > 0 and all(map(is_row_major, pools))
+    return known and 0 < slots.size <= MAX_IDS and all(map(is_row_major, pools))
 
 
 def _token_rows(
