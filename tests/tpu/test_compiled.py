@@ -7,13 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import (
-    AbstractDevice,
-    AbstractMesh,
-    AxisType,
-    SingleDeviceSharding,
-    use_abstract_mesh,
-)
+from jax.sharding import SingleDeviceSharding, use_abstract_mesh
 from pagedkv import KVLayout
 from pagedkv.ops import (
     copy_pages,
@@ -25,6 +19,7 @@ from pagedkv.ops import (
 )
 from pagedkv.ops._pallas import attention
 from pagedkv.ops._pallas._tiles import is_row_major
+from tpu_mesh import tpu_mesh
 
 LAYERS, PAGES, PAGE_SIZE, TOKENS = 2, 1024, 16, 100
 KERNEL = 'custom_call_target="tpu_custom_call"'
@@ -39,10 +34,8 @@ def array(*shape, dtype="int32"):
 
 def compiled(device, function, *arguments, donate=()):
     sharding = SingleDeviceSharding(device)
-    described = AbstractDevice(device_kind=device.device_kind, num_cores=1, platform="tpu")
-    mesh = AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=described)
     placed = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in arguments]
-    with use_abstract_mesh(mesh):
+    with use_abstract_mesh(tpu_mesh(device.device_kind)):
         return jax.jit(function, donate_argnums=donate).lower(*placed).compile()
 
 

@@ -5,8 +5,8 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
+from jax.sharding import use_abstract_mesh
 from pagedkv import KVLayout
 from pagedkv.ops import (
     copy_pages,
@@ -18,6 +18,7 @@ from pagedkv.ops import (
     scatter_pages,
     write_kv,
 )
+from tpu_mesh import tpu_mesh
 
 KINDS = pytest.mark.parametrize("kind", ["TPU v5e", "TPU v6e"])
 LAYERS, PAGES, PAGE_SIZE = 2, 64, 16
@@ -29,9 +30,7 @@ def array(shape, dtype="int32"):
 
 def lower(function, *arguments, kind="TPU v5e", size=1):
     """The program as MLIR."""
-    device = AbstractDevice(device_kind=kind, num_cores=1, platform="tpu")
-    mesh = AbstractMesh((size,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device)
-    with use_abstract_mesh(mesh):
+    with use_abstract_mesh(tpu_mesh(kind, size)):
         return jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
 
 

@@ -65,7 +65,9 @@ def write_rows(
 
 
 def _rows_of_step(per_step: int, row: tuple[int, ...]) -> pl.BlockSpec:
-    return pl.BlockSpec((per_step, *row), lambda step, *_: (step, *(0,) * len(row)))
+    return pl.BlockSpec(
+        (per_step, *row), lambda step, *_: (step, *(0,) * len(row)), memory_space=pltpu.VMEM
+    )
 
 
 def _kernel(

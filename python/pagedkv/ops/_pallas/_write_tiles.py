@@ -79,7 +79,11 @@ def write_tiles(
     slots = pad_ids(slots, per_step)
     words = [_as_words(new) for new in rows]
     in_specs = [
-        pl.BlockSpec((per_step, *new.shape[1:]), functools.partial(_at_step, rank=new.ndim))
+        pl.BlockSpec(
+            (per_step, *new.shape[1:]),
+            functools.partial(_at_step, rank=new.ndim),
+            memory_space=pltpu.VMEM,
+        )
         for new in words
     ]
     anywhere = [pl.BlockSpec(memory_space=pl.ANY)] * len(pools)
