@@ -8,7 +8,7 @@
 
 #include "attention_mask.h"
 #include "attention_scratch.h"
-#include "quantize_kernels.h"
+#include "number_types.h"
 
 /// Attention of a few query rows over the pages of one request.
 ///
@@ -22,6 +22,24 @@ namespace pagedkv {
 /// 2023).
 inline constexpr int64_t kPartTokens = 1024;
 
+/// What elements of a pool are.
+enum class RowFormat : uint8_t { kF32, kF16, kBf16, kInt8, kInt4, kE4m3, kE5m2 };
+
+/// Bits of an element.
+constexpr int64_t format_bits(RowFormat format) {
+  switch (format) {
+    case RowFormat::kF32:
+      return 32;
+    case RowFormat::kF16:
+    case RowFormat::kBf16:
+      return 16;
+    case RowFormat::kInt4:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
 /// The keys or the values of one layer, where they lie in its pool. Strides are in bytes.
 struct PagedRows {
   const std::byte* data;  // head 0 of token 0 of page 0
@@ -31,8 +49,7 @@ struct PagedRows {
   int64_t head_stride;
   int64_t element_bytes;   // 0 under a byte
   int64_t element_stride;  // other than `element_bytes` where elements lie apart
-  FloatType floats;        // what the elements are, unless they are codes
-  CodeType codes;
+  RowFormat format;
   const float* scales;  // of codes; null for floats. Their strides are in scales.
   int64_t scale_page_stride;
   int64_t scale_token_stride;
@@ -55,7 +72,6 @@ struct AttentionLayer {
   float soft_cap;         // scores become soft_cap * tanh(score / soft_cap); 0 for none
   const float* sinks;     // by query head: a score that has a weight and no value; null for none
   AttentionMask mask;
-  const QuantizeKernels* quantize;  // how codes are read
 
   int64_t num_heads() const { return num_kv_heads * group_size; }
 };

@@ -6,6 +6,7 @@
 
 #include "broadcast.h"
 #include "pagedkv/math.h"
+#include "quantize_kernels.h"
 
 namespace pagedkv {
 namespace {
@@ -132,9 +133,28 @@ ffi::ErrorOr<PoolGeometry> check_pool(std::string_view operation, size_t i,
       ", got ", dtype, operands.scales.empty() ? " without" : " with", " scales"));
 }
 
+// Requires a dtype that check_pool lets pass.
+RowFormat row_format(ffi::DataType dtype) {
+  switch (dtype) {
+    case ffi::F16:
+      return RowFormat::kF16;
+    case ffi::BF16:
+      return RowFormat::kBf16;
+    case ffi::S8:
+      return RowFormat::kInt8;
+    case ffi::S4:
+      return RowFormat::kInt4;
+    case ffi::F8E4M3FN:
+      return RowFormat::kE4m3;
+    case ffi::F8E5M2:
+      return RowFormat::kE5m2;
+    default:
+      return RowFormat::kF32;
+  }
+}
+
 PagedRows paged_rows(const RowGeometry& row, const ffi::AnyBuffer& pages,
                      int64_t dim) {
-  const ffi::DataType dtype = pages.element_type();
   return {.data = nullptr,
           .dim = dim,
           .page_stride = row.page_stride,
@@ -142,8 +162,7 @@ PagedRows paged_rows(const RowGeometry& row, const ffi::AnyBuffer& pages,
           .head_stride = row.run_stride,
           .element_bytes = row.element_bytes,
           .element_stride = row.element_stride,
-          .floats = float_type(dtype).value_or(FloatType::kF32),
-          .codes = code_type(dtype).value_or(CodeType::kInt8),
+          .format = row_format(pages.element_type()),
           .scales = nullptr,
           .scale_page_stride = 0,
           .scale_token_stride = 0,
@@ -219,8 +238,7 @@ ffi::ErrorOr<CheckedAttention> check_attention(std::string_view operation,
                    .scale = 1,
                    .soft_cap = 0,
                    .sinks = nullptr,
-                   .mask = {},
-                   .quantize = &quantize_kernels()};
+                   .mask = {}};
   if (num_elements(operands.output) == 0) return checked;  // no row is read
 
   if (!layout.has_heads() && kv_heads != 1) {

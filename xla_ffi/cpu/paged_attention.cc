@@ -79,8 +79,7 @@ struct Step {
   // `memory` has the worker's scratch, and then two states.
   void attend(const AttentionPiece& piece, float* memory) const {
     const AttentionBlock own = block(*piece.run, piece.kv_head, piece.num_kv_heads);
-    const AttentionScratch scratch(schedule.num_rows, schedule.rows_per_head, layer.keys.dim,
-                                   layer.values.dim, memory);
+    const AttentionScratch scratch(schedule.num_rows, layer.keys.dim, layer.values.dim, memory);
     kernel.load_queries(layer, own, scratch);
     if (piece.first_state >= 0) {
       for (size_t i = 0; i < piece.parts.size(); ++i) {

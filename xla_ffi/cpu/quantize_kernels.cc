@@ -2,52 +2,10 @@
 
 #include <bit>
 
-#include "float_formats.h"
+#include "number_formats.h"
 
 namespace pagedkv {
 namespace {
-
-PAGEDKV_ALWAYS_INLINE float clamp(float value, float limit) {
-  const float high = value < limit ? value : limit;
-  return high > -limit ? high : -limit;
-}
-
-// To the nearest whole number, ties to even. Requires |value| < 2^22.
-PAGEDKV_ALWAYS_INLINE int32_t nearest(float value) {
-  constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
-  return std::bit_cast<int32_t>(value + kRounder) - std::bit_cast<int32_t>(kRounder);
-}
-
-struct Int8 {
-  static constexpr int kBits = 8;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt8)))) & 0xffu;
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
-    return static_cast<float>(static_cast<int8_t>(code));
-  }
-};
-
-struct Int4 {
-  static constexpr int kBits = 4;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt4)))) & 0xfu;
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
-    return static_cast<float>(static_cast<int32_t>(code << 28) >> 28);
-  }
-};
-
-template <CodeType kType, typename Small>
-struct Float8 {
-  static constexpr int kBits = 8;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return Small::round(clamp(value, largest_code(kType)));
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) { return Small::widen(code); }
-};
-using E4m3 = Float8<CodeType::kE4m3, SmallFloat<4, 3, false>>;
-using E5m2 = Float8<CodeType::kE5m2, SmallFloat<5, 2, true>>;
 
 template <typename Float>
 PAGEDKV_ALWAYS_INLINE float largest_of(const std::byte* row, int64_t size) {
