@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <cstring>
 
-// The sum of `num_bytes / 8` words, four lines at a time, so that the loop becomes vector code and no
-// addition waits for the one before.
+// The sum of `num_bytes / 8` words, four lines at a time, so that the loop becomes vector code and
+// no addition waits for the one before.
 extern "C" uint64_t BenchReadBytes(const std::byte* from, size_t num_bytes) {
   constexpr size_t kWords = 32;
   uint64_t sums[kWords] = {};

@@ -236,9 +236,8 @@ class Draft {
       const Shape axes = pool_axes(layout, i == 0 ? dim_ : value_dim_);
       const Shape batch = broadcast();
       call_.operands.push_back(floats(dtype, joined(batch_and_layers(batch), axes)));
-      scales.push_back(
-          floats(XLA_FFI_DataType_F32,
-                 joined(batch_and_layers(broadcast()), scale_axes(layout, axes, granularity))));
+      scales.push_back(floats(XLA_FFI_DataType_F32, joined(batch_and_layers(broadcast()),
+                                                           scale_axes(layout, axes, granularity))));
     }
     if (is_quantized) append(scales);
     add_result(array(query_dtype, joined(batch_, {tokens, query_heads, value_dim_})), kNoAlias);

@@ -79,11 +79,7 @@ def paged_attention(
     for r, context in enumerate(map(int, context_lens)):
         start, end = starts[r : r + 2]
         is_in_order = start >= max(starts[: r + 1]) and 0 <= start <= end <= num_tokens
-        if (
-            not has_mask
-            or not is_in_order
-            or not end - start <= context <= width * page_size
-        ):
+        if not has_mask or not is_in_order or not end - start <= context <= width * page_size:
             num_dropped += 1
             continue
         if start == end:

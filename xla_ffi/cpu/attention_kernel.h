@@ -13,9 +13,10 @@
 /// Attention of a few query rows over the pages of one request.
 ///
 /// One template, compiled for several instruction sets; which one runs is decided at run time. A
-/// context is cut into parts at fixed positions. What a row makes of a part depends on its own query
-/// and context alone, not on the rows beside it, and parts are merged in order: how a batch is cut
-/// into blocks, and who computes them, changes no bit. Between instruction sets the last bits differ.
+/// context is cut into parts at fixed positions. What a row makes of a part depends on its own
+/// query and context alone, not on the rows beside it, and parts are merged in order: how a batch
+/// is cut into blocks, and who computes them, changes no bit. Between instruction sets the last
+/// bits differ.
 namespace pagedkv {
 
 /// Tokens of a part. Softmax over parts that are merged afterwards is Flash-Decoding (Dao et al.,
@@ -66,11 +67,11 @@ struct AttentionLayer {
   int64_t num_pages;
   int64_t page_size;
   int64_t num_kv_heads;
-  int64_t group_size;     // query heads of a kv head
-  FloatType query_type;   // of the output too
-  float scale;            // of the scores
-  float soft_cap;         // scores become soft_cap * tanh(score / soft_cap); 0 for none
-  const float* sinks;     // by query head: a score that has a weight and no value; null for none
+  int64_t group_size;    // query heads of a kv head
+  FloatType query_type;  // of the output too
+  float scale;           // of the scores
+  float soft_cap;        // scores become soft_cap * tanh(score / soft_cap); 0 for none
+  const float* sinks;    // by query head: a score that has a weight and no value; null for none
   AttentionMask mask;
 
   int64_t num_heads() const { return num_kv_heads * group_size; }
@@ -79,9 +80,9 @@ struct AttentionLayer {
 /// Neighbouring query tokens of one request, and the query heads of some neighbouring kv heads.
 ///
 /// `query` and `output` point at the first of these heads in the first token; tokens are
-/// `layer.num_heads()` heads apart. A token sees what the mask says, but for tokens whose page id is
-/// out of range. `page_ids` has an entry for each page up to the last token's; those that no token
-/// of the block sees are not read.
+/// `layer.num_heads()` heads apart. A token sees what the mask says, but for tokens whose page id
+/// is out of range. `page_ids` has an entry for each page up to the last token's; those that no
+/// token of the block sees are not read.
 struct AttentionBlock {
   const std::byte* query;
   std::byte* output;

@@ -67,11 +67,10 @@ struct AttentionScratch {
   }
 
   /// Floats of the memory that it takes.
-  static int64_t size(int64_t num_rows, int64_t rows_per_head, int64_t key_dim,
-                      int64_t value_dim) {
+  static int64_t size(int64_t num_rows, int64_t rows_per_head, int64_t key_dim, int64_t value_dim) {
     return num_rows * padded_row(key_dim) +
-           (kTileTokens + 2) * padded_row(std::max(key_dim, value_dim)) +
-           num_rows * kTileTokens + 2 * padded_row(rows_per_head);
+           (kTileTokens + 2) * padded_row(std::max(key_dim, value_dim)) + num_rows * kTileTokens +
+           2 * padded_row(rows_per_head);
   }
 };
 

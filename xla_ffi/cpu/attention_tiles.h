@@ -93,8 +93,8 @@ PAGEDKV_INLINE TileRange overlap(TileRange a, TileRange b) {
 }
 
 // Turns the scores of the tokens a row sees into weights, and brings what the row has summed so far
-// to the new maximum. `exists` are the places with a token. `key_scales` and `value_scales`, of those
-// places, belong to codes; null without them.
+// to the new maximum. `exists` are the places with a token. `key_scales` and `value_scales`, of
+// those places, belong to codes; null without them.
 PAGEDKV_TARGET void soften(float* weights, TileRange visible, uint32_t exists,
                            const float* key_scales, const float* value_scales, float soft_cap,
                            float& maximum, float& total, float* accumulator, int64_t stride) {
@@ -169,8 +169,8 @@ PAGEDKV_TARGET void add_columns(const std::byte* const* values, TileRange tokens
 }
 
 // The same for what each of the rows sees: it begins and ends no earlier from row to row. What only
-// some rows see must not touch the others, were it by a weight of zero: the value could be NaN. Each
-// row adds its tokens in order, whether all see them or it alone.
+// some rows see must not touch the others, were it by a weight of zero: the value could be NaN.
+// Each row adds its tokens in order, whether all see them or it alone.
 template <typename Format, int kRows, int kVectors>
 PAGEDKV_TARGET void add_visible(const std::byte* const* values, const TileRange* visible,
                                 TileRange tokens, const float* weights, float* accumulator,
@@ -224,8 +224,8 @@ PAGEDKV_TARGET void add_to_rows(const std::byte* const* values, const TileRange*
   }
 }
 
-// Adds the weighted values of `tokens` to all rows of a head. A few columns after the other, so that
-// those of all tokens stay at hand.
+// Adds the weighted values of `tokens` to all rows of a head. A few columns after the other, so
+// that those of all tokens stay at hand.
 template <typename Format>
 PAGEDKV_TARGET void accumulate(const std::byte* const* values, const TileRange* visible,
                                TileRange tokens, const float* weights, int64_t num_rows,

@@ -122,7 +122,8 @@ PAGEDKV_INLINE Floats load_at<E4m3>(const std::byte* row, int64_t i) {
   const __m128i sign = _mm_and_si128(codes, _mm_set1_epi16(-0x8000));
   const __m128i half = _mm_or_si128(sign, _mm_slli_epi16(magnitude, 7));
   const __m128i is_nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
-  return _mm256_cvtph_ps(_mm_or_si128(half, _mm_and_si128(is_nan, _mm_set1_epi16(0x7e00)))) * 256.0f;
+  return _mm256_cvtph_ps(_mm_or_si128(half, _mm_and_si128(is_nan, _mm_set1_epi16(0x7e00)))) *
+         256.0f;
 }
 
 #elif defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 64

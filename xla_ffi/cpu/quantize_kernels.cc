@@ -20,7 +20,7 @@ PAGEDKV_ALWAYS_INLINE float largest_of(const std::byte* row, int64_t size) {
 
 template <typename Float, typename Code>
 PAGEDKV_ALWAYS_INLINE void quantize_row(const std::byte* row, int64_t size, float factor,
-                                 std::byte* codes) {
+                                        std::byte* codes) {
   if constexpr (Code::kBits == 8) {
     for (int64_t i = 0; i < size; ++i) {
       codes[i] = static_cast<std::byte>(Code::code(Float::load(row + i * Float::kBytes) * factor));
@@ -36,7 +36,7 @@ PAGEDKV_ALWAYS_INLINE void quantize_row(const std::byte* row, int64_t size, floa
 
 template <typename Code, typename Float>
 PAGEDKV_ALWAYS_INLINE void dequantize_row(const std::byte* codes, int64_t size, float scale,
-                                   std::byte* row) {
+                                          std::byte* row) {
   if constexpr (Code::kBits == 8) {
     for (int64_t i = 0; i < size; ++i) {
       const float value = Code::value(static_cast<uint32_t>(codes[i]));
@@ -63,8 +63,8 @@ PAGEDKV_ALWAYS_INLINE float largest_any(FloatType type, const std::byte* row, in
 }
 
 template <typename Float>
-PAGEDKV_ALWAYS_INLINE void quantize_to(CodeType code, const std::byte* row, int64_t size, float factor,
-                                std::byte* codes) {
+PAGEDKV_ALWAYS_INLINE void quantize_to(CodeType code, const std::byte* row, int64_t size,
+                                       float factor, std::byte* codes) {
   switch (code) {
     case CodeType::kInt8:
       return quantize_row<Float, Int8>(row, size, factor, codes);
@@ -77,8 +77,8 @@ PAGEDKV_ALWAYS_INLINE void quantize_to(CodeType code, const std::byte* row, int6
   }
 }
 
-PAGEDKV_ALWAYS_INLINE void quantize_any(FloatType type, CodeType code, const std::byte* row, int64_t size,
-                                 float factor, std::byte* codes) {
+PAGEDKV_ALWAYS_INLINE void quantize_any(FloatType type, CodeType code, const std::byte* row,
+                                        int64_t size, float factor, std::byte* codes) {
   switch (type) {
     case FloatType::kF32:
       return quantize_to<Float32>(code, row, size, factor, codes);
@@ -91,7 +91,7 @@ PAGEDKV_ALWAYS_INLINE void quantize_any(FloatType type, CodeType code, const std
 
 template <typename Float>
 PAGEDKV_ALWAYS_INLINE void dequantize_from(CodeType code, const std::byte* codes, int64_t size,
-                                    float scale, std::byte* row) {
+                                           float scale, std::byte* row) {
   switch (code) {
     case CodeType::kInt8:
       return dequantize_row<Int8, Float>(codes, size, scale, row);
@@ -105,7 +105,7 @@ PAGEDKV_ALWAYS_INLINE void dequantize_from(CodeType code, const std::byte* codes
 }
 
 PAGEDKV_ALWAYS_INLINE void dequantize_any(CodeType code, FloatType type, const std::byte* codes,
-                                   int64_t size, float scale, std::byte* row) {
+                                          int64_t size, float scale, std::byte* row) {
   switch (type) {
     case FloatType::kF32:
       return dequantize_from<Float32>(code, codes, size, scale, row);

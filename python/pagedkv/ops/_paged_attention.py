@@ -167,9 +167,7 @@ def paged_attention(
             _checks.as_layer(operation, layer, pages),
             _checks.as_count(operation, "sliding_window", sliding_window),
             _checks.as_count(operation, "attention_chunk_size", attention_chunk_size),
-            _checks.as_count(
-                operation, "num_sink_tokens", num_sink_tokens, minimum=0, without=0
-            ),
+            _checks.as_count(operation, "num_sink_tokens", num_sink_tokens, minimum=0, without=0),
             _as_sinks(operation, sinks, num_heads),
             *arrays,
             *scales,
@@ -189,7 +187,8 @@ def _check_pools(
 ) -> tuple[list[Any], list[Any]]:
     """The arrays of the pools, and of their scales."""
     is_quantized = isinstance(pools["key_pages"], QuantizedPages)
-    arrays, scales = [], []
+    arrays: list[Any] = []
+    scales: list[Any] = []
     for name, pool in pools.items():
         if isinstance(pool, QuantizedPages) != is_quantized:
             raise TypeError(

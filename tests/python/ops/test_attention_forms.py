@@ -98,9 +98,7 @@ class Case:
             self.pools.append(np.full((num_layers, *shape), full, np.dtype(dtype)))
             if granularity:
                 scales = scale_shape(layout, shape, granularity)
-                self.scales.append(
-                    rng.uniform(0.01, 0.1, (num_layers, *scales)).astype(np.float32)
-                )
+                self.scales.append(rng.uniform(0.01, 0.1, (num_layers, *scales)).astype(np.float32))
         self.keys = np.zeros((num_layers, num_pages, page_size, self.kv_heads, self.head_dim))
         self.values = np.zeros((*self.keys.shape[:-1], self.value_dim))
         for stream, numbers in enumerate((self.keys, self.values)):
@@ -498,9 +496,7 @@ def test_vmap_equals_a_loop_over_the_batch(mapped_pools):
         operands = [(o[0], *operands[0][1:3], *o[3:]) for o in operands]
         for case in cases:
             case.keys, case.values = cases[0].keys, cases[0].values
-    stacked = [
-        jax.tree.map(lambda *x: np.stack(x), *each) for each in zip(*operands, strict=True)
-    ]
+    stacked = [jax.tree.map(lambda *x: np.stack(x), *each) for each in zip(*operands, strict=True)]
     in_axes = [0] * 6
     if not mapped_pools:
         stacked[1:3], in_axes[1:3] = operands[0][1:3], [None, None]

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import ops_oracle as oracle
 import pytest
@@ -755,7 +754,11 @@ BAD_HANDLER_CALLS = {
     "mode": ({}, {"mode": "wrap"}, r"mode must be drop or raise, got wrap"),
     "instruction set": ({}, {"isa": "mmx"}, r"this CPU cannot run the instruction set mmx"),
     "layout": ({}, {"layout": "NDH"}, r"no layout NDH"),
-    "pools": ({}, {"layout": "FUSED"}, r"key_pages must be F32, F16 or BF16, .* got F32 with scales"),
+    "pools": (
+        {},
+        {"layout": "FUSED"},
+        r"key_pages must be F32, F16 or BF16, .* got F32 with scales",
+    ),
     "number of pools": ({}, {"scales": [SCALES]}, r"must have 2 pools and rows, got 3"),
     "uint32 table": ({TABLE: np.uint32([[1]])}, {}, r"page_table must be S32, got U32"),
     "uint32 starts": ({STARTS: np.uint32([1])}, {}, r"query_starts must be S32, got U32"),

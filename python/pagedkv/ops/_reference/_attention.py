@@ -59,8 +59,7 @@ def paged_attention(
     first_of_page = jnp.arange(width) * page_size
     first_position = (context_lens - (ends - starts))[:, None]  # of the queries
     is_read = (first_of_page < context_lens[:, None]) & (
-        (first_of_page + page_size > first_seen(first_position))
-        | (first_of_page < num_sink_tokens)
+        (first_of_page + page_size > first_seen(first_position)) | (first_of_page < num_sink_tokens)
     )
     missing = is_read & ~exists & (valid & (ends > starts))[:, None]
     num_dropped = jnp.sum(~valid, dtype=jnp.int32) + jnp.sum(missing, dtype=jnp.int32)
