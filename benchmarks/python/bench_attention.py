@@ -6,7 +6,8 @@ the pages and multiplies. PyTorch's `scaled_dot_product_attention` gets K and V 
 page is to be looked up; it runs if torch can be imported.
 
 Every form is measured with one thread, the process bound to a core, and with all. Each round times
-every rival in turn; figures are medians over the rounds.
+every rival in turn; figures are medians over the rounds. With one thread they are of CPU time, which other
+processes on the machine disturb less.
 
     python benchmarks/python/bench_attention.py
 """
@@ -179,20 +180,20 @@ class Bench:
 
         self.rivals["torch SDPA, contiguous K/V"] = attend
 
-    def race(self, rounds: int) -> dict[str, float]:
+    def race(self, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
         for function in self.rivals.values():
             function()
         times: dict[str, list[float]] = {name: [] for name in self.rivals}
         for _ in range(rounds):
             for name, function in self.rivals.items():
-                start = time.perf_counter()
+                start = clock()
                 function()
-                elapsed = time.perf_counter() - start
+                elapsed = clock() - start
                 times[name].append(elapsed)
                 for _ in range(min(10, int(0.05 / max(elapsed, 1e-6)))):  # short ones more often
-                    start = time.perf_counter()
+                    start = clock()
                     function()
-                    times[name].append(time.perf_counter() - start)
+                    times[name].append(clock() - start)
         return {name: statistics.median(samples) for name, samples in times.items()}
 
 
@@ -229,7 +230,8 @@ def main() -> None:
     for form in FORMS:
         if options.only in form.name:
             bench = Bench(form, reader)
-            report(bench, bench.race(options.rounds))
+            clock = time.process_time if options.threads == "one" else time.perf_counter
+            report(bench, bench.race(options.rounds, clock))
 
 
 if __name__ == "__main__":

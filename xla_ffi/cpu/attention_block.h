@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "attention_kernel.h"
 #include "attention_rows.h"
@@ -78,7 +79,8 @@ PAGEDKV_INLINE const std::byte* find_row(const Work& work, const PagedRows& rows
 // What the arithmetic reads: with few rows a head's elements as they are, and with many, or where
 // they lie apart, a copy as floats. Both are the same numbers.
 PAGEDKV_INLINE RowFormat read_as(const Work& work, const PagedRows& rows) {
-  return work.rows_per_head <= kFewRows && is_whole(rows) ? rows.format : RowFormat::kF32;
+  const bool is_in_place = is_direct(rows.format) && is_whole(rows);
+  return work.rows_per_head <= kFewRows && is_in_place ? rows.format : RowFormat::kF32;
 }
 
 // The scores of all rows. A few tokens with all their heads and then the next ones: so memory is
@@ -158,31 +160,35 @@ PAGEDKV_TARGET void accumulate_tile(const Work& work, const Tile& tile, TileRang
   }
 }
 
-// Calls `function<Format>(...)` for a format.
-#define PAGEDKV_FOR_FORMAT(format, function, ...) \
-  switch (format) {                               \
-    case RowFormat::kF32:                         \
-      function<Float32>(__VA_ARGS__);             \
-      break;                                      \
-    case RowFormat::kF16:                         \
-      function<Float16>(__VA_ARGS__);             \
-      break;                                      \
-    case RowFormat::kBf16:                        \
-      function<Bfloat16>(__VA_ARGS__);            \
-      break;                                      \
-    case RowFormat::kInt8:                        \
-      function<Int8>(__VA_ARGS__);                \
-      break;                                      \
-    case RowFormat::kInt4:                        \
-      function<Int4>(__VA_ARGS__);                \
-      break;                                      \
-    case RowFormat::kE4m3:                        \
-      function<E4m3>(__VA_ARGS__);                \
-      break;                                      \
-    case RowFormat::kE5m2:                        \
-      function<E5m2>(__VA_ARGS__);                \
-      break;                                      \
+// Calls `function<Format>(...)` for a format that is direct.
+#define PAGEDKV_FOR_FORMAT(format, function, ...)      \
+  switch (format) {                                    \
+    case RowFormat::kF32:                              \
+      function<Float32>(__VA_ARGS__);                  \
+      break;                                           \
+    case RowFormat::kBf16:                             \
+      function<Bfloat16>(__VA_ARGS__);                 \
+      break;                                           \
+    case RowFormat::kF16:                              \
+      function<If<kLoadsHalfs, Float16>>(__VA_ARGS__); \
+      break;                                           \
+    case RowFormat::kInt8:                             \
+      function<If<kLoadsInt8, Int8>>(__VA_ARGS__);     \
+      break;                                           \
+    case RowFormat::kInt4:                             \
+      function<If<kLoadsCodes, Int4>>(__VA_ARGS__);    \
+      break;                                           \
+    case RowFormat::kE4m3:                             \
+      function<If<kLoadsCodes, E4m3>>(__VA_ARGS__);    \
+      break;                                           \
+    case RowFormat::kE5m2:                             \
+      function<If<kLoadsCodes, E5m2>>(__VA_ARGS__);    \
+      break;                                           \
   }
+
+// A format, or one that there is anyway in place of one that nobody asks for.
+template <bool kIsDirect, typename Format>
+using If = std::conditional_t<kIsDirect, Format, Float32>;
 
 PAGEDKV_TARGET void attend_tile(const Work& work, const Tile& tile, const Tile& next,
                                 bool in_window) {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "attention_kernel.h"
 #include "number_formats.h"
 
 #if defined(__x86_64__)
@@ -146,6 +147,32 @@ PAGEDKV_INLINE Floats load_at<Float16>(const std::byte* row, int64_t i) {
 }
 
 #endif
+
+// The formats that load_at reads well enough for the arithmetic to read rows where they are. Rows
+// of others are copied as floats first, which also bounds how much code there is.
+#if defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 32
+constexpr bool kLoadsHalfs = true, kLoadsInt8 = true, kLoadsCodes = true;
+#elif defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 64
+constexpr bool kLoadsHalfs = true, kLoadsInt8 = true, kLoadsCodes = false;
+#elif defined(__aarch64__)
+constexpr bool kLoadsHalfs = true, kLoadsInt8 = false, kLoadsCodes = false;
+#else
+constexpr bool kLoadsHalfs = false, kLoadsInt8 = false, kLoadsCodes = false;
+#endif
+
+PAGEDKV_INLINE bool is_direct(RowFormat format) {
+  switch (format) {
+    case RowFormat::kF32:
+    case RowFormat::kBf16:
+      return true;
+    case RowFormat::kF16:
+      return kLoadsHalfs;
+    case RowFormat::kInt8:
+      return kLoadsInt8;
+    default:
+      return kLoadsCodes;
+  }
+}
 
 // In each 16 bytes: the first or last two floats of both, taken in turns or one after the other.
 constexpr int interleaved(int i, int half) {
