@@ -128,6 +128,7 @@ bench: system-packages $(VENV)/installed $(EASYDEL)
 	for benchmark in hash pool; do build/release/benchmarks/cpp/$${benchmark}_benchmark; done
 	$(BIN)/python benchmarks/python/bench_ops.py
 	$(BIN)/python benchmarks/python/bench_page_ops.py
+	$(BIN)/python benchmarks/python/bench_attention.py
 	$(BIN)/python benchmarks/python/bench_scheduler_calls.py $(EASYDEL)
 	$(BIN)/python benchmarks/python/bench_scheduler.py $(EASYDEL)
 

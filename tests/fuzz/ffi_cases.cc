@@ -211,33 +211,42 @@ class Draft {
 
   void attention() {
     start("paged_attention");
-    const XLA_FFI_DataType dtype = random_.one_in(2) ? XLA_FFI_DataType_F32 : XLA_FFI_DataType_BF16;
-    const Layout& layout = kLayouts[0];
-    draw_pages();
-    dim_ = is_large_ ? 64 : size(0, 20);
-    value_dim_ = random_.one_in(2) ? dim_ : size(1, 20);
-    heads_ = size(1, 3);
-    batch_.clear();
+    const Layout& layout = random_.pick(kLayouts);
+    const bool is_quantized = random_.one_in(2);
+    const XLA_FFI_DataType dtype = draw_attended(layout, is_quantized);
+    const XLA_FFI_DataType query_dtype = random_.pick(kFloats);
     const int64_t tokens = is_large_ ? 100 : size(0, 6), width = is_large_ ? 60 : size(1, 4);
-    const int64_t requests = size(0, 3), group = size(1, 3);
+    const int64_t requests = size(0, 3), group = size(1, 5);
     const int64_t query_heads = times(heads_, group);
-    call_.operands.push_back(floats(dtype, {tokens, query_heads, dim_}));
-    call_.operands.push_back(floats(dtype, joined(batch_and_layers({}), pool_axes(layout, dim_))));
-    call_.operands.push_back(
-        floats(dtype, joined(batch_and_layers({}), pool_axes(layout, value_dim_))));
+    if (is_large_) batch_.clear();
+    call_.operands.push_back(floats(query_dtype, joined(broadcast(), {tokens, query_heads, dim_})));
     const bool had_bad_ids = has_bad_ids_;
-    call_.operands.push_back(ids({requests, width}, pages_));
+    call_.operands.push_back(ids(joined(broadcast(), {requests, width}), pages_));
     add_requests(tokens, requests, times(width, page_size_));
     has_bad_ids_ = had_bad_ids;
-    call_.operands.push_back(layers({}));
-    call_.operands.push_back(int32s({}, [&](size_t) {
-      return one_id_in_ != 0 && random_.one_in(8) ? bad_id(random_, 0)
-                                                  : static_cast<int32_t>(random_.between(1, 20));
-    }));
-    add_result(array(dtype, {tokens, query_heads, value_dim_}), kNoAlias);
-    call_.results.push_back(count({}));
+    call_.operands.push_back(layers(broadcast()));
+    call_.operands.push_back(mask_count(1, 20));
+    call_.operands.push_back(mask_count(1, 20));
+    call_.operands.push_back(mask_count(0, 9));
+    const int64_t num_sinks = random_.one_in(2) ? query_heads : 0;
+    call_.operands.push_back(floats(XLA_FFI_DataType_F32, joined(broadcast(), {num_sinks})));
+    std::vector<Tensor> scales;
+    const int64_t granularity = random_.between(0, 2);
+    for (size_t i = 0; i < layout.num_pools(); ++i) {
+      const Shape axes = pool_axes(layout, i == 0 ? dim_ : value_dim_);
+      const Shape batch = broadcast();
+      call_.operands.push_back(floats(dtype, joined(batch_and_layers(batch), axes)));
+      scales.push_back(floats(XLA_FFI_DataType_F32, joined(batch_and_layers(broadcast()),
+                                                           scale_axes(layout, axes, granularity))));
+    }
+    if (is_quantized) append(scales);
+    add_result(array(query_dtype, joined(batch_, {tokens, query_heads, value_dim_})), kNoAlias);
+    call_.results.push_back(count(batch_));
+    attribute("layout", std::string(layout.name));
     attribute("layered", is_layered_);
+    attribute("group_size", group);
     attribute("scale", random_.one_in(16) ? INFINITY : 0.5F);
+    attribute("soft_cap", random_.one_in(3) ? 2.0F : 0.0F);
     constexpr std::string_view kSets[] = {"best", "best", "portable"};
     attribute("instruction_set", std::string(random_.pick(kSets)));
     // Whether anything is wrong with a batch takes as much to find out as the handler does.
@@ -275,6 +284,33 @@ class Draft {
     }
     if (!is_large_) dim_ = times(dim_, 8), value_dim_ = times(value_dim_, 8);
     return dtype;
+  }
+
+  // A pool, its heads and their elements, as attention has them.
+  XLA_FFI_DataType draw_attended(const Layout& layout, bool is_quantized) {
+    draw_pages();
+    heads_ = layout.has_heads() ? size(1, 3) : 1;
+    dim_ = is_large_ ? 64 : random_.one_in(3) ? 16 * size(1, 3) : size(1, 20);
+    value_dim_ = random_.one_in(2) ? dim_ : size(1, 20);
+    if (!layout.is_separate) value_dim_ = dim_;
+    if (!layout.has_heads() && random_.one_in(2)) {
+      value_dim_ = random_.between(1, std::clamp<int64_t>(dim_, 1, 64));
+    }
+    XLA_FFI_DataType dtype = random_.pick(kFloats);
+    if (is_quantized) dtype = random_.pick(kCodes);
+    if (element_bits(dtype) >= 8) return dtype;
+    if (layout.name == "LATENT_TRANSPOSED") return XLA_FFI_DataType_S8;
+    dim_ = times(dim_, 2), value_dim_ = times(value_dim_, 2);  // whole bytes
+    return dtype;
+  }
+
+  // A count of a mask, rarely one that cannot be.
+  Tensor mask_count(int64_t low, int64_t high) {
+    return int32s(broadcast(), [&](size_t) {
+      if (one_id_in_ != 0 && random_.one_in(12)) return bad_id(random_, 0);
+      if (random_.one_in(3)) return low == 0 ? 0 : INT32_MAX;
+      return static_cast<int32_t>(random_.between(low, high));
+    });
   }
 
   XLA_FFI_DataType storable() { return kDtypes[random_.below(std::size(kDtypes) - 1)]; }
@@ -366,20 +402,24 @@ class Draft {
 
   void add_requests(int64_t tokens, int64_t requests, int64_t capacity) {
     const bool is_garbage = one_id_in_ != 0 && random_.one_in(3);
-    std::vector<int32_t> starts = {0};
-    const Shape start_shape = {requests == INT64_MAX ? requests : requests + 1};
-    const auto next_start = [&](size_t i) {
+    const int64_t num_starts = requests == INT64_MAX ? requests : requests + 1;
+    std::vector<int64_t> most_queries;  // of a request, over the batch
+    int64_t start = 0;
+    call_.operands.push_back(int32s(joined(broadcast(), {num_starts}), [&](size_t i) {
       if (is_garbage && random_.one_in(2)) return bad_id(random_, tokens);
-      if (i == 0) return 0;
+      const size_t request = i % static_cast<size_t>(num_starts);
+      if (request == 0) return static_cast<int32_t>(start = 0);
       const int64_t left =
-          std::clamp<int64_t>(tokens - starts.back(), 0, std::min<int64_t>(capacity, 4096));
-      starts.push_back(starts.back() + static_cast<int32_t>(random_.between(0, left)));
-      return starts.back();
-    };
-    call_.operands.push_back(int32s(start_shape, next_start));
-    call_.operands.push_back(int32s({requests}, [&](size_t i) {
+          std::clamp<int64_t>(tokens - start, 0, std::min<int64_t>(capacity, 4096));
+      const int64_t queries = random_.between(0, left);
+      most_queries.resize(std::max(most_queries.size(), request));
+      most_queries[request - 1] = std::max(most_queries[request - 1], queries);
+      return static_cast<int32_t>(start += queries);
+    }));
+    call_.operands.push_back(int32s(joined(broadcast(), {requests}), [&](size_t i) {
       if (is_garbage && random_.one_in(2)) return bad_id(random_, capacity);
-      const int64_t queries = i + 1 < starts.size() ? starts[i + 1] - starts[i] : 0;
+      const size_t request = i % static_cast<size_t>(requests);
+      const int64_t queries = request < most_queries.size() ? most_queries[request] : 0;
       return static_cast<int32_t>(
           random_.between(queries, std::max<int64_t>(queries, std::min<int64_t>(capacity, 4096))));
     }));
@@ -431,7 +471,7 @@ class Draft {
   Tensor floats(XLA_FFI_DataType dtype, Shape shape) {
     Tensor tensor = array(dtype, std::move(shape));
     const auto num_bytes = array_bytes(tensor.dtype, tensor.shape).value_or(0);
-    if (random_.one_in(8)) return tensor;
+    if (random_.one_in(8) || element_bits(dtype) <= 8) return tensor;
     tensor.contents.resize(num_bytes);
     const size_t width = dtype == XLA_FFI_DataType_F32 ? 4 : 2;
     for (size_t at = 0; at < num_bytes; at += width) {

@@ -7,15 +7,16 @@
 namespace pagedkv {
 namespace {
 
-// Calls `function(i)` for each page, by its place in the table, of which a query of the request sees
-// a token. Stops when it returns false. Requires a valid request.
+// Calls `function(i)` for each page, by its place in the table, of which a query of the request
+// sees a token. Stops when it returns false. Requires a valid request.
 template <typename Function>
 void for_each_read_page(const AttentionBatch& batch, size_t request, const Function& function) {
   if (batch.num_queries(request) == 0) return;
   const auto num_pages = static_cast<int64_t>(batch.page_ids(request).size());
-  const int64_t sink_pages = std::min(
-      num_pages, ceil_div(std::min(batch.mask.num_sink_tokens, int64_t{batch.context_lens[request]}),
-                          batch.page_size));
+  const int64_t sink_pages =
+      std::min(num_pages,
+               ceil_div(std::min(batch.mask.num_sink_tokens, int64_t{batch.context_lens[request]}),
+                        batch.page_size));
   const int64_t first_seen = batch.mask.first_seen(batch.first_position(request));
   for (int64_t i = 0; i < sink_pages; ++i) {
     if (!function(static_cast<size_t>(i))) return;

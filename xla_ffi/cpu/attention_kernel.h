@@ -8,19 +8,38 @@
 
 #include "attention_mask.h"
 #include "attention_scratch.h"
-#include "quantize_kernels.h"
+#include "number_types.h"
 
 /// Attention of a few query rows over the pages of one request.
 ///
 /// One template, compiled for several instruction sets; which one runs is decided at run time. A
-/// context is cut into parts at fixed positions. What a row makes of a part depends on its own query
-/// and context alone, not on the rows beside it, and parts are merged in order: how a batch is cut
-/// into blocks, and who computes them, changes no bit. Between instruction sets the last bits differ.
+/// context is cut into parts at fixed positions. What a row makes of a part depends on its own
+/// query and context alone, not on the rows beside it, and parts are merged in order: how a batch
+/// is cut into blocks, and who computes them, changes no bit. Between instruction sets the last
+/// bits differ.
 namespace pagedkv {
 
 /// Tokens of a part. Softmax over parts that are merged afterwards is Flash-Decoding (Dao et al.,
 /// 2023).
 inline constexpr int64_t kPartTokens = 1024;
+
+/// What elements of a pool are.
+enum class RowFormat : uint8_t { kF32, kF16, kBf16, kInt8, kInt4, kE4m3, kE5m2 };
+
+/// Bits of an element.
+constexpr int64_t format_bits(RowFormat format) {
+  switch (format) {
+    case RowFormat::kF32:
+      return 32;
+    case RowFormat::kF16:
+    case RowFormat::kBf16:
+      return 16;
+    case RowFormat::kInt4:
+      return 4;
+    default:
+      return 8;
+  }
+}
 
 /// The keys or the values of one layer, where they lie in its pool. Strides are in bytes.
 struct PagedRows {
@@ -31,8 +50,7 @@ struct PagedRows {
   int64_t head_stride;
   int64_t element_bytes;   // 0 under a byte
   int64_t element_stride;  // other than `element_bytes` where elements lie apart
-  FloatType floats;        // what the elements are, unless they are codes
-  CodeType codes;
+  RowFormat format;
   const float* scales;  // of codes; null for floats. Their strides are in scales.
   int64_t scale_page_stride;
   int64_t scale_token_stride;
@@ -49,13 +67,12 @@ struct AttentionLayer {
   int64_t num_pages;
   int64_t page_size;
   int64_t num_kv_heads;
-  int64_t group_size;     // query heads of a kv head
-  FloatType query_type;   // of the output too
-  float scale;            // of the scores
-  float soft_cap;         // scores become soft_cap * tanh(score / soft_cap); 0 for none
-  const float* sinks;     // by query head: a score that has a weight and no value; null for none
+  int64_t group_size;    // query heads of a kv head
+  FloatType query_type;  // of the output too
+  float scale;           // of the scores
+  float soft_cap;        // scores become soft_cap * tanh(score / soft_cap); 0 for none
+  const float* sinks;    // by query head: a score that has a weight and no value; null for none
   AttentionMask mask;
-  const QuantizeKernels* quantize;  // how codes are read
 
   int64_t num_heads() const { return num_kv_heads * group_size; }
 };
@@ -63,9 +80,9 @@ struct AttentionLayer {
 /// Neighbouring query tokens of one request, and the query heads of some neighbouring kv heads.
 ///
 /// `query` and `output` point at the first of these heads in the first token; tokens are
-/// `layer.num_heads()` heads apart. A token sees what the mask says, but for tokens whose page id is
-/// out of range. `page_ids` has an entry for each page up to the last token's; those that no token
-/// of the block sees are not read.
+/// `layer.num_heads()` heads apart. A token sees what the mask says, but for tokens whose page id
+/// is out of range. `page_ids` has an entry for each page up to the last token's; those that no
+/// token of the block sees are not read.
 struct AttentionBlock {
   const std::byte* query;
   std::byte* output;

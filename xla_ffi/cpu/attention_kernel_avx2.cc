@@ -11,7 +11,9 @@ namespace pagedkv {
 
 const AttentionKernel* attention_kernel_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                 __builtin_cpu_supports("f16c") ? &kKernel : nullptr;
+                 __builtin_cpu_supports("f16c")
+             ? &kKernel
+             : nullptr;
 }
 
 }  // namespace pagedkv

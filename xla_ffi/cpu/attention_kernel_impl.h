@@ -5,26 +5,14 @@
 #include <cstdint>
 #include <limits>
 
+#include "attention_block.h"
 #include "attention_kernel.h"
 #include "attention_rows.h"
-#include "attention_tiles.h"
 #include "attention_vectors.h"
 
 /// The steps of a block: the last part of the attention kernel's text, as attention_vectors.h.
 namespace pagedkv {
 namespace {
-
-// A block in the hands of a worker.
-struct Work {
-  const AttentionLayer& layer;
-  const AttentionBlock& block;
-  const AttentionScratch& scratch;
-  const AttentionState& state;
-  int64_t rows_per_head;
-  int64_t key_bytes, value_bytes;  // of a row
-
-  int64_t end_head() const { return block.num_kv_heads; }
-};
 
 // The row of the scratch that holds query head `head` of the block, in token `token`. Rows of a kv
 // head lie together, and go from token to token.
@@ -34,6 +22,17 @@ PAGEDKV_INLINE int64_t row_index(const AttentionLayer& layer, const AttentionBlo
   return (kv_head * block.num_tokens + token) * layer.group_size + member;
 }
 
+PAGEDKV_INLINE RowFormat query_format(FloatType type) {
+  switch (type) {
+    case FloatType::kF32:
+      return RowFormat::kF32;
+    case FloatType::kF16:
+      return RowFormat::kF16;
+    default:
+      return RowFormat::kBf16;
+  }
+}
+
 PAGEDKV_TARGET void load_queries(const AttentionLayer& layer, const AttentionBlock& block,
                                  const AttentionScratch& scratch) {
   const int64_t dim = layer.keys.dim, bytes = float_bytes(layer.query_type);
@@ -41,104 +40,12 @@ PAGEDKV_TARGET void load_queries(const AttentionLayer& layer, const AttentionBlo
     const std::byte* heads = block.query + token * layer.num_heads() * dim * bytes;
     for (int64_t head = 0; head < block.num_kv_heads * layer.group_size; ++head) {
       float* to = scratch.query + row_index(layer, block, token, head) * scratch.key_stride;
-      widen_any(layer.query_type, heads + head * dim * bytes, dim, to);
+      widen(query_format(layer.query_type), heads + head * dim * bytes, dim, to);
       std::fill(to + dim, to + scratch.key_stride, 0.0f);
       for (int64_t i = 0; i < scratch.key_stride; i += kWidth) {
         store(to + i, load(to + i) * layer.scale);
       }
     }
-  }
-}
-
-// The place of a position, or the nearest that belongs to the tile.
-PAGEDKV_INLINE int32_t place_in(const Tile& tile, int64_t position) {
-  return static_cast<int32_t>(
-      std::clamp<int64_t>(position - tile.start, tile.range.begin, tile.range.end));
-}
-
-// What each row of a head sees of the tile. Returns what any of them sees.
-PAGEDKV_TARGET TileRange find_visible(const Work& work, const Tile& tile, bool in_window) {
-  const AttentionBlock& block = work.block;
-  const int64_t group_size = work.layer.group_size;
-  TileRange* visible = work.scratch.visible;
-  for (int64_t token = 0; token < block.num_tokens; ++token, visible += group_size) {
-    const int64_t position = block.first_position + token;
-    const int64_t first = in_window ? work.layer.mask.first_seen(position) : 0;
-    std::fill_n(visible, group_size,
-                TileRange{place_in(tile, first), place_in(tile, position + 1)});
-  }
-  return {work.scratch.visible[0].begin, work.scratch.visible[work.rows_per_head - 1].end};
-}
-
-// The keys of head `head` become floats, and the scores of its rows. `ahead` are the rows that are
-// wanted next.
-PAGEDKV_TARGET void score_head(const Work& work, const Tile& tile, TileRange any, int64_t head,
-                               const Tile& ahead, int64_t ahead_head, const float** keys) {
-  const AttentionLayer& layer = work.layer;
-  const AttentionScratch& scratch = work.scratch;
-  const PagedRows& rows = layer.keys;
-  const float* query = scratch.query + head * work.rows_per_head * scratch.key_stride;
-  for (int token = any.begin - any.begin % kTokenBlock; token < any.end; token += kTokenBlock) {
-    for (int t = token; t < token + kTokenBlock; ++t) {
-      keys[t] = scratch.zeros;
-      if (t < any.begin || t >= any.end || tile.keys[t] == nullptr) continue;
-      const float* scale = rows.scales == nullptr
-                               ? nullptr
-                               : tile.key_scales[t] + head * rows.scale_head_stride;
-      keys[t] = as_floats(layer, rows, tile.keys[t] + head * rows.head_stride, scale, scratch.raw,
-                          scratch.rows + t * scratch.row_stride);
-      if (ahead.keys[t] != nullptr) {
-        prefetch(rows, ahead.keys[t] + ahead_head * rows.head_stride, work.key_bytes);
-      }
-    }
-    score_rows(keys + token, token, scratch.visible, query, scratch.key_stride, work.rows_per_head,
-               scratch.weights);
-  }
-}
-
-PAGEDKV_TARGET void load_values(const Work& work, const Tile& tile, TileRange any, int64_t head,
-                                const Tile& ahead, int64_t ahead_head, const float** values) {
-  const AttentionScratch& scratch = work.scratch;
-  const PagedRows& rows = work.layer.values;
-  for (int t = any.begin; t < any.end; ++t) {
-    values[t] = scratch.zeros;
-    if (tile.keys[t] == nullptr) continue;
-    const float* scale = rows.scales == nullptr
-                             ? nullptr
-                             : tile.value_scales[t] + head * rows.scale_head_stride;
-    values[t] = as_floats(work.layer, rows, tile.values[t] + head * rows.head_stride, scale,
-                          scratch.raw, scratch.rows + t * scratch.row_stride);
-    if (ahead.keys[t] != nullptr) {
-      prefetch(rows, ahead.values[t] + ahead_head * rows.head_stride, work.value_bytes);
-    }
-  }
-}
-
-PAGEDKV_TARGET void attend_tile(const Work& work, const Tile& tile, const Tile& next,
-                                bool in_window) {
-  const TileRange any = find_visible(work, tile, in_window);
-  if ((tile.exists & places(any)) == 0 || any.empty()) return;
-  const AttentionScratch& scratch = work.scratch;
-  const AttentionState& state = work.state;
-  const float* rows[kTileTokens];
-  for (int64_t head = 0; head < work.end_head(); ++head) {
-    const bool is_last = head + 1 == work.end_head();
-    const Tile& ahead = is_last ? next : tile;
-    const int64_t ahead_head = is_last ? 0 : head + 1;
-    score_head(work, tile, any, head, ahead, ahead_head, rows);
-    const int64_t first_row = head * work.rows_per_head;
-    float* accumulator = state.accumulator + first_row * state.value_stride;
-    for (int64_t row = 0; row < work.rows_per_head; ++row) {
-      if (scratch.visible[row].empty()) continue;
-      soften(scratch.weights + row * kTileTokens, scratch.visible[row], tile.exists,
-             work.layer.soft_cap, state.maximum[first_row + row], state.total[first_row + row],
-             accumulator + row * state.value_stride, state.value_stride);
-    }
-    if (!work.layer.values_are_keys) {
-      load_values(work, tile, any, head, ahead, ahead_head, rows);
-    }
-    accumulate(rows, scratch.visible, scratch.weights, work.rows_per_head, accumulator,
-               state.value_stride);
   }
 }
 

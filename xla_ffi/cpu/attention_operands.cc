@@ -6,6 +6,7 @@
 
 #include "broadcast.h"
 #include "pagedkv/math.h"
+#include "quantize_kernels.h"
 
 namespace pagedkv {
 namespace {
@@ -14,7 +15,8 @@ constexpr std::string_view kPools[] = {"key_pages", "value_pages"};
 constexpr std::string_view kScales[] = {"key_scales", "value_scales"};
 constexpr size_t kRowRank = 3;  // tokens, heads, elements
 
-// Fails unless `buffer` is int32 of shape `[*batch, *sizes]`, its batch axes 1 or those of the batch.
+// Fails unless `buffer` is int32 of shape `[*batch, *sizes]`, its batch axes 1 or those of the
+// batch.
 ffi::Error check_ints(std::string_view operation, std::string_view name,
                       const ffi::AnyBuffer& buffer, Shape batch, Shape sizes) {
   if (auto error = check_int32(operation, name, buffer); error.failure()) return error;
@@ -36,8 +38,10 @@ ffi::Error check_batch_arrays(std::string_view operation, const AttentionOperand
     return error;
   }
   if (table.size() != batch.size() + 2 || !broadcasts_to(table.first(batch.size()), batch)) {
-    return invalid_argument(operation, "page_table must have shape [requests, width] behind batch "
-                            "axes that broadcast to ", Printed{batch}, ", got ", Printed{table});
+    return invalid_argument(operation,
+                            "page_table must have shape [requests, width] behind batch "
+                            "axes that broadcast to ",
+                            Printed{batch}, ", got ", Printed{table});
   }
   const int64_t num_requests = table[batch.size()];
   const std::array starts = {saturating_add<int64_t>(num_requests, 1)}, lens = {num_requests};
@@ -58,16 +62,18 @@ ffi::Error check_batch_arrays(std::string_view operation, const AttentionOperand
 }
 
 // Fails unless `rows` is floats of shape `[*batch, tokens, heads, dim]`, not too many to count.
-ffi::Error check_rows(std::string_view operation, std::string_view name,
-                      const ffi::AnyBuffer& rows, Shape batch) {
+ffi::Error check_rows(std::string_view operation, std::string_view name, const ffi::AnyBuffer& rows,
+                      Shape batch) {
   if (!float_type(rows.element_type())) {
     return invalid_argument(operation, name, " must be F32, F16 or BF16, got ",
                             rows.element_type());
   }
   const Shape axes = shape(rows);
   if (axes.size() != batch.size() + kRowRank || !broadcasts_to(axes.first(batch.size()), batch)) {
-    return invalid_argument(operation, name, " must have shape [tokens, heads, dim] behind batch "
-                            "axes that broadcast to ", Printed{batch}, ", got ", Printed{axes});
+    return invalid_argument(operation, name,
+                            " must have shape [tokens, heads, dim] behind batch "
+                            "axes that broadcast to ",
+                            Printed{batch}, ", got ", Printed{axes});
   }
   // Twice, and four bytes each: rows are padded, and become float32.
   if (num_bits(axes, 64)) return ffi::Error::Success();
@@ -75,8 +81,7 @@ ffi::Error check_rows(std::string_view operation, std::string_view name,
                           " has more bits than int64 can count");
 }
 
-ffi::Error check_query(std::string_view operation, const AttentionOperands& operands,
-                       Shape batch) {
+ffi::Error check_query(std::string_view operation, const AttentionOperands& operands, Shape batch) {
   if (auto error = check_rows(operation, "query", operands.query, batch); error.failure()) {
     return error;
   }
@@ -105,8 +110,8 @@ ffi::Error check_query(std::string_view operation, const AttentionOperands& oper
     return ffi::Error::Success();
   }
   return invalid_argument(operation, "sinks must have shape [", rows[1],
-                          "] or [0] behind batch axes that broadcast to ", Printed{batch},
-                          ", got ", Printed{axes});
+                          "] or [0] behind batch axes that broadcast to ", Printed{batch}, ", got ",
+                          Printed{axes});
 }
 
 ffi::ErrorOr<PoolGeometry> check_pool(std::string_view operation, size_t i,
@@ -121,20 +126,38 @@ ffi::ErrorOr<PoolGeometry> check_pool(std::string_view operation, size_t i,
   const ffi::DataType dtype = pages.element_type();
   if (dtype != operands.pools[0].element_type()) {
     return ffi::Unexpected(invalid_argument(operation, kPools[i], " must be ",
-                                            operands.pools[0].element_type(),
-                                            " as key_pages, got ", dtype));
+                                            operands.pools[0].element_type(), " as key_pages, got ",
+                                            dtype));
   }
-  const bool is_stored = operands.scales.empty() ? float_type(dtype).has_value()
-                                                 : code_type(dtype).has_value();
+  const bool is_stored =
+      operands.scales.empty() ? float_type(dtype).has_value() : code_type(dtype).has_value();
   if (is_stored) return pool;
   return ffi::Unexpected(invalid_argument(
       operation, kPools[i], " must be F32, F16 or BF16, or S8, S4, F8E4M3FN or F8E5M2 with scales",
       ", got ", dtype, operands.scales.empty() ? " without" : " with", " scales"));
 }
 
-PagedRows paged_rows(const RowGeometry& row, const ffi::AnyBuffer& pages,
-                     int64_t dim) {
-  const ffi::DataType dtype = pages.element_type();
+// Requires a dtype that check_pool lets pass.
+RowFormat row_format(ffi::DataType dtype) {
+  switch (dtype) {
+    case ffi::F16:
+      return RowFormat::kF16;
+    case ffi::BF16:
+      return RowFormat::kBf16;
+    case ffi::S8:
+      return RowFormat::kInt8;
+    case ffi::S4:
+      return RowFormat::kInt4;
+    case ffi::F8E4M3FN:
+      return RowFormat::kE4m3;
+    case ffi::F8E5M2:
+      return RowFormat::kE5m2;
+    default:
+      return RowFormat::kF32;
+  }
+}
+
+PagedRows paged_rows(const RowGeometry& row, const ffi::AnyBuffer& pages, int64_t dim) {
   return {.data = nullptr,
           .dim = dim,
           .page_stride = row.page_stride,
@@ -142,8 +165,7 @@ PagedRows paged_rows(const RowGeometry& row, const ffi::AnyBuffer& pages,
           .head_stride = row.run_stride,
           .element_bytes = row.element_bytes,
           .element_stride = row.element_stride,
-          .floats = float_type(dtype).value_or(FloatType::kF32),
-          .codes = code_type(dtype).value_or(CodeType::kInt8),
+          .format = row_format(pages.element_type()),
           .scales = nullptr,
           .scale_page_stride = 0,
           .scale_token_stride = 0,
@@ -180,8 +202,8 @@ ffi::ErrorOr<CheckedAttention> check_attention(std::string_view operation,
     if (i == 0) checked.pools.fill(*pool);
     checked.pools[i] = *pool;
     if (operands.scales.empty()) continue;
-    const auto scales = scale_geometry(operation, kScales[i], operands.scales[i],
-                                       operands.pools[i], layout, batch.size(), layered);
+    const auto scales = scale_geometry(operation, kScales[i], operands.scales[i], operands.pools[i],
+                                       layout, batch.size(), layered);
     if (!scales) return refuse(scales.error());
     if (auto error = check_batch(operation, kScales[i], shape(operands.scales[i]), batch);
         error.failure()) {
@@ -219,8 +241,7 @@ ffi::ErrorOr<CheckedAttention> check_attention(std::string_view operation,
                    .scale = 1,
                    .soft_cap = 0,
                    .sinks = nullptr,
-                   .mask = {},
-                   .quantize = &quantize_kernels()};
+                   .mask = {}};
   if (num_elements(operands.output) == 0) return checked;  // no row is read
 
   if (!layout.has_heads() && kv_heads != 1) {
@@ -228,8 +249,7 @@ ffi::ErrorOr<CheckedAttention> check_attention(std::string_view operation,
                                    " has one kv head: group_size must be ", heads, ", got ",
                                    group_size));
   }
-  const auto key_row =
-      row_geometry(operation, "query", keys, layout, 0, kv_heads, key_dim, true);
+  const auto key_row = row_geometry(operation, "query", keys, layout, 0, kv_heads, key_dim, true);
   if (!key_row) return refuse(key_row.error());
   checked.first.fill(key_row->first);
   checked.layer.keys = paged_rows(*key_row, operands.pools.front(), key_dim);

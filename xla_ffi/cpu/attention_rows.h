@@ -76,20 +76,32 @@ PAGEDKV_TARGET void fill(Tile& tile, const AttentionLayer& layer, const Attentio
 }
 
 template <typename Format>
-PAGEDKV_INLINE void widen(const std::byte* from, int64_t dim, float* to) {
+PAGEDKV_INLINE void widen_as(const std::byte* from, int64_t dim, float* to) {
   int64_t i = 0;
-  for (; i + kWidth <= dim; i += kWidth) store(to + i, load_floats<Format>(from + i * Format::kBytes));
-  for (; i < dim; ++i) to[i] = Format::load(from + i * Format::kBytes);
+  for (; i + 2 * kWidth <= dim; i += 2 * kWidth) {
+    store(to + i, load_at<Format>(from, i));
+    store(to + i + kWidth, load_at<Format>(from, i + kWidth));
+  }
+  for (; i + kWidth <= dim; i += kWidth) store(to + i, load_at<Format>(from, i));
+  for (; i < dim; ++i) to[i] = element<Format>(from, i);
 }
 
-PAGEDKV_INLINE void widen_any(FloatType type, const std::byte* from, int64_t dim, float* to) {
-  switch (type) {
-    case FloatType::kF32:
-      return widen<Float32>(from, dim, to);
-    case FloatType::kF16:
-      return widen<Float16>(from, dim, to);
-    case FloatType::kBf16:
-      return widen<Bfloat16>(from, dim, to);
+PAGEDKV_TARGET void widen(RowFormat format, const std::byte* from, int64_t dim, float* to) {
+  switch (format) {
+    case RowFormat::kF32:
+      return widen_as<Float32>(from, dim, to);
+    case RowFormat::kF16:
+      return widen_as<Float16>(from, dim, to);
+    case RowFormat::kBf16:
+      return widen_as<Bfloat16>(from, dim, to);
+    case RowFormat::kInt8:
+      return widen_as<Int8>(from, dim, to);
+    case RowFormat::kInt4:
+      return widen_as<Int4>(from, dim, to);
+    case RowFormat::kE4m3:
+      return widen_as<E4m3>(from, dim, to);
+    case RowFormat::kE5m2:
+      return widen_as<E5m2>(from, dim, to);
   }
 }
 
@@ -113,35 +125,29 @@ PAGEDKV_TARGET const std::byte* collect(const PagedRows& rows, const std::byte* 
   return to;
 }
 
-// A row as floats in whole vectors: where it is, or else in `copy`.
-PAGEDKV_INLINE const float* as_floats(const AttentionLayer& layer, const PagedRows& rows,
-                                      const std::byte* row, const float* scale, float* raw,
-                                      float* copy) {
+// Whether the arithmetic may read rows where they are: whole vectors of neighbouring elements.
+PAGEDKV_INLINE bool is_whole(const PagedRows& rows) {
+  return rows.dim > 0 && rows.dim % kRowAlignment == 0 && !rows.is_scattered();
+}
+
+// A row as floats in whole vectors, without its scale: codes are small enough to be exact.
+PAGEDKV_INLINE void copy_row(const PagedRows& rows, const std::byte* row, float* raw, float* copy) {
   if (rows.is_scattered()) row = collect(rows, row, raw);
-  if (rows.scales != nullptr) {
-    layer.quantize->dequantize(rows.codes, FloatType::kF32, row, rows.dim, *scale,
-                               reinterpret_cast<std::byte*>(copy));
-  } else {
-    const bool is_aligned = reinterpret_cast<uintptr_t>(row) % alignof(float) == 0;
-    if (rows.floats == FloatType::kF32 && rows.dim % kRowAlignment == 0 && is_aligned) {
-      return reinterpret_cast<const float*>(row);
-    }
-    widen_any(rows.floats, row, rows.dim, copy);
-  }
+  widen(rows.format, row, rows.dim, copy);
   std::fill(copy + rows.dim, copy + padded_row(rows.dim), 0.0f);
-  return copy;
 }
 
 // Asks for the memory of a row before it is read.
-PAGEDKV_INLINE void prefetch(const PagedRows& rows, const std::byte* row, int64_t row_bytes) {
+PAGEDKV_INLINE void prefetch(const PagedRows& rows, const std::byte* row, int64_t head,
+                             int64_t row_bytes) {
   constexpr int64_t kLineBytes = 64;
   if (row == nullptr || rows.is_scattered()) return;
+  row += head * rows.head_stride;
   for (int64_t at = 0; at < row_bytes; at += kLineBytes) __builtin_prefetch(row + at);
 }
 
 PAGEDKV_INLINE int64_t row_bytes(const PagedRows& rows) {
-  if (rows.scales != nullptr) return rows.dim * code_bits(rows.codes) / 8;
-  return rows.dim * float_bytes(rows.floats);
+  return rows.dim * format_bits(rows.format) / 8;
 }
 
 }  // namespace

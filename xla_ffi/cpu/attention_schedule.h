@@ -18,8 +18,8 @@ struct QueryRun {
   int64_t num_tokens;
 };
 
-/// Parts [first_part, end_part) of a block: a run, and some neighbouring kv heads. Parts of which no
-/// token is seen are left out.
+/// Parts [first_part, end_part) of a block: a run, and some neighbouring kv heads. Parts of which
+/// no token is seen are left out.
 struct AttentionPiece {
   const QueryRun* run;
   int64_t kv_head;

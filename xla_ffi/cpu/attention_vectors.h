@@ -5,7 +5,8 @@
 #include <cstring>
 #include <utility>
 
-#include "float_formats.h"
+#include "attention_kernel.h"
+#include "number_formats.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -29,6 +30,7 @@ typedef float Floats __attribute__((vector_size(PAGEDKV_VECTOR_BYTES)));
 typedef int32_t Ints __attribute__((vector_size(PAGEDKV_VECTOR_BYTES)));
 typedef uint32_t Words __attribute__((vector_size(PAGEDKV_VECTOR_BYTES)));
 typedef uint16_t HalfWords __attribute__((vector_size(PAGEDKV_VECTOR_BYTES / 2)));
+typedef int8_t Bytes __attribute__((vector_size(PAGEDKV_VECTOR_BYTES / 4)));
 typedef float Lane __attribute__((vector_size(kLaneWidth * sizeof(float))));
 
 template <typename Vector, typename T>
@@ -47,41 +49,130 @@ PAGEDKV_INLINE void store(float* to, Vector vector) {
 
 PAGEDKV_INLINE Floats broadcast(float value) { return value - Floats{}; }
 
-// kWidth elements of a format as floats.
+// Element `i` of a row.
 template <typename Format>
-PAGEDKV_INLINE Floats load_floats(const std::byte* from) {
+PAGEDKV_INLINE float element(const std::byte* row, int64_t i) {
+  if constexpr (Format::kBits == 4) {
+    return Format::value(static_cast<uint32_t>(row[i / 2]) >> (i % 2 * 4) & 15u);
+  } else if constexpr (Format::kBits == 8) {
+    return Format::value(static_cast<uint32_t>(row[i]));
+  } else {
+    return Format::load(row + i * Format::kBytes);
+  }
+}
+
+// kWidth elements from element `i` on, a multiple of it, as floats. The specialisations below do it
+// in fewer instructions than the compiler finds.
+template <typename Format>
+PAGEDKV_INLINE Floats load_at(const std::byte* row, int64_t i) {
   Floats vector;
-  for (int i = 0; i < kWidth; ++i) vector[i] = Format::load(from + i * Format::kBytes);
+  for (int at = 0; at < kWidth; ++at) vector[at] = element<Format>(row, i + at);
   return vector;
 }
 
 template <>
-PAGEDKV_INLINE Floats load_floats<Float32>(const std::byte* from) {
-  return load_as<Floats>(from);
+PAGEDKV_INLINE Floats load_at<Float32>(const std::byte* row, int64_t i) {
+  return load_as<Floats>(row + 4 * i);
 }
 
 template <>
-PAGEDKV_INLINE Floats load_floats<Bfloat16>(const std::byte* from) {
-  const Words words = __builtin_convertvector(load_as<HalfWords>(from), Words);
+PAGEDKV_INLINE Floats load_at<Bfloat16>(const std::byte* row, int64_t i) {
+#if defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 32
+  const auto words = reinterpret_cast<Words>(_mm256_cvtepu16_epi32(load_as<__m128i>(row + 2 * i)));
+#else
+  const Words words = __builtin_convertvector(load_as<HalfWords>(row + 2 * i), Words);
+#endif
   return reinterpret_cast<Floats>(words << 16);
 }
 
 #if defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 32
-template <>
-PAGEDKV_INLINE Floats load_floats<Float16>(const std::byte* from) {
-  return _mm256_cvtph_ps(load_as<__m128i>(from));
+
+PAGEDKV_INLINE const __m128i_u* as_words(const std::byte* from) {
+  return reinterpret_cast<const __m128i_u*>(from);
 }
+
+template <>
+PAGEDKV_INLINE Floats load_at<Float16>(const std::byte* row, int64_t i) {
+  return _mm256_cvtph_ps(load_as<__m128i>(row + 2 * i));
+}
+
+template <>
+PAGEDKV_INLINE Floats load_at<Int8>(const std::byte* row, int64_t i) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(as_words(row + i))));
+}
+
+template <>
+PAGEDKV_INLINE Floats load_at<Int4>(const std::byte* row, int64_t i) {
+  const __m256i shifts = _mm256_setr_epi32(28, 24, 20, 16, 12, 8, 4, 0);
+  const __m256i codes = _mm256_set1_epi32(load_as<int32_t>(row + i / 2));
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sllv_epi32(codes, shifts), 28));
+}
+
+// The upper half of a float16.
+template <>
+PAGEDKV_INLINE Floats load_at<E5m2>(const std::byte* row, int64_t i) {
+  const __m128i codes = _mm_cvtepu8_epi16(_mm_loadl_epi64(as_words(row + i)));
+  return _mm256_cvtph_ps(_mm_slli_epi16(codes, 8));
+}
+
+// Its magnitude is that of a float16 2^8 times as small, but for NaN.
+template <>
+PAGEDKV_INLINE Floats load_at<E4m3>(const std::byte* row, int64_t i) {
+  const __m128i codes = _mm_cvtepi8_epi16(_mm_loadl_epi64(as_words(row + i)));
+  const __m128i magnitude = _mm_and_si128(codes, _mm_set1_epi16(0x7f));
+  const __m128i sign = _mm_and_si128(codes, _mm_set1_epi16(-0x8000));
+  const __m128i half = _mm_or_si128(sign, _mm_slli_epi16(magnitude, 7));
+  const __m128i is_nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
+  return _mm256_cvtph_ps(_mm_or_si128(half, _mm_and_si128(is_nan, _mm_set1_epi16(0x7e00)))) *
+         256.0f;
+}
+
 #elif defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 64
+
 template <>
-PAGEDKV_INLINE Floats load_floats<Float16>(const std::byte* from) {
-  return _mm512_maskz_cvtph_ps(0xffff, load_as<__m256i>(from));
+PAGEDKV_INLINE Floats load_at<Float16>(const std::byte* row, int64_t i) {
+  return _mm512_maskz_cvtph_ps(0xffff, load_as<__m256i>(row + 2 * i));
 }
+
+template <>
+PAGEDKV_INLINE Floats load_at<Int8>(const std::byte* row, int64_t i) {
+  return __builtin_convertvector(load_as<Bytes>(row + i), Floats);
+}
+
 #elif defined(__aarch64__)
+
 template <>
-PAGEDKV_INLINE Floats load_floats<Float16>(const std::byte* from) {
-  return reinterpret_cast<Floats>(vcvt_f32_f16(load_as<float16x4_t>(from)));
+PAGEDKV_INLINE Floats load_at<Float16>(const std::byte* row, int64_t i) {
+  return reinterpret_cast<Floats>(vcvt_f32_f16(load_as<float16x4_t>(row + 2 * i)));
 }
+
 #endif
+
+// The formats that load_at reads well enough for the arithmetic to read rows where they are. Rows
+// of others are copied as floats first, which also bounds how much code there is.
+#if defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 32
+constexpr bool kLoadsHalfs = true, kLoadsInt8 = true, kLoadsCodes = true;
+#elif defined(__x86_64__) && PAGEDKV_VECTOR_BYTES == 64
+constexpr bool kLoadsHalfs = true, kLoadsInt8 = true, kLoadsCodes = false;
+#elif defined(__aarch64__)
+constexpr bool kLoadsHalfs = true, kLoadsInt8 = false, kLoadsCodes = false;
+#else
+constexpr bool kLoadsHalfs = false, kLoadsInt8 = false, kLoadsCodes = false;
+#endif
+
+PAGEDKV_INLINE bool is_direct(RowFormat format) {
+  switch (format) {
+    case RowFormat::kF32:
+    case RowFormat::kBf16:
+      return true;
+    case RowFormat::kF16:
+      return kLoadsHalfs;
+    case RowFormat::kInt8:
+      return kLoadsInt8;
+    default:
+      return kLoadsCodes;
+  }
+}
 
 // In each 16 bytes: the first or last two floats of both, taken in turns or one after the other.
 constexpr int interleaved(int i, int half) {

@@ -30,7 +30,9 @@ constexpr int64_t kStateBytes = int64_t{64} << 20;
 constexpr size_t kAlignment = 64;
 
 struct AlignedDelete {
-  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(kAlignment)); }
+  void operator()(float* memory) const {
+    ::operator delete[](memory, std::align_val_t(kAlignment));
+  }
 };
 using Floats = std::unique_ptr<float[], AlignedDelete>;
 
@@ -38,9 +40,9 @@ using Floats = std::unique_ptr<float[], AlignedDelete>;
 Floats make_floats(int64_t num_floats) {
   const auto limit = static_cast<int64_t>(PTRDIFF_MAX / sizeof(float));
   if (num_floats > limit) return nullptr;
-  return Floats(static_cast<float*>(
-      ::operator new[](static_cast<size_t>(num_floats) * sizeof(float), std::align_val_t(kAlignment),
-                       std::nothrow)));
+  return Floats(
+      static_cast<float*>(::operator new[](static_cast<size_t>(num_floats) * sizeof(float),
+                                           std::align_val_t(kAlignment), std::nothrow)));
 }
 
 // One element of the batch: a step over one layer.
@@ -79,8 +81,7 @@ struct Step {
   // `memory` has the worker's scratch, and then two states.
   void attend(const AttentionPiece& piece, float* memory) const {
     const AttentionBlock own = block(*piece.run, piece.kv_head, piece.num_kv_heads);
-    const AttentionScratch scratch(schedule.num_rows, schedule.rows_per_head, layer.keys.dim,
-                                   layer.values.dim, memory);
+    const AttentionScratch scratch(schedule.num_rows, layer.keys.dim, layer.values.dim, memory);
     kernel.load_queries(layer, own, scratch);
     if (piece.first_state >= 0) {
       for (size_t i = 0; i < piece.parts.size(); ++i) {
@@ -114,17 +115,16 @@ struct Step {
 };
 
 ffi::Error no_memory(const AttentionLayer& layer) {
-  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                    error_message(kOperation, "no memory for groups of ", layer.group_size,
-                                  " heads of ", layer.keys.dim, " and ", layer.values.dim,
-                                  " elements"));
+  return ffi::Error(
+      ffi::ErrorCode::kResourceExhausted,
+      error_message(kOperation, "no memory for groups of ", layer.group_size, " heads of ",
+                    layer.keys.dim, " and ", layer.values.dim, " elements"));
 }
 
 // Computes all valid requests of one element of the batch. `output` is zeros.
-ffi::Error attend(ffi::ThreadPool& pool, const AttentionKernel& kernel,
-                  const AttentionLayer& layer, const AttentionBatch& batch,
-                  std::span<const RequestDefect> defects, const std::byte* query,
-                  std::byte* output) {
+ffi::Error attend(ffi::ThreadPool& pool, const AttentionKernel& kernel, const AttentionLayer& layer,
+                  const AttentionBatch& batch, std::span<const RequestDefect> defects,
+                  const std::byte* query, std::byte* output) {
   const auto all_threads = std::max<int64_t>(1, pool.num_threads());
   const int64_t row_floats = padded_row(layer.values.dim) + kRowAlignment;
   const int64_t state_limit = kStateBytes / static_cast<int64_t>(sizeof(float)) / row_floats;
@@ -321,12 +321,9 @@ ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyB
                                    .num_dropped = *num_dropped};
   const auto checked = check_attention(kOperation, operands, *layout, layered, group_size);
   if (!checked) return checked.error();
-  return attend_all(pool, operands, *checked,
-                    {.layout = *layout,
-                     .kernel = *kernel,
-                     .mode = *mode,
-                     .scale = scale,
-                     .soft_cap = soft_cap});
+  return attend_all(
+      pool, operands, *checked,
+      {.layout = *layout, .kernel = *kernel, .mode = *mode, .scale = scale, .soft_cap = soft_cap});
 }
 
 }  // namespace

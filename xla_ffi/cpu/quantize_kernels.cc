@@ -2,52 +2,10 @@
 
 #include <bit>
 
-#include "float_formats.h"
+#include "number_formats.h"
 
 namespace pagedkv {
 namespace {
-
-PAGEDKV_ALWAYS_INLINE float clamp(float value, float limit) {
-  const float high = value < limit ? value : limit;
-  return high > -limit ? high : -limit;
-}
-
-// To the nearest whole number, ties to even. Requires |value| < 2^22.
-PAGEDKV_ALWAYS_INLINE int32_t nearest(float value) {
-  constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
-  return std::bit_cast<int32_t>(value + kRounder) - std::bit_cast<int32_t>(kRounder);
-}
-
-struct Int8 {
-  static constexpr int kBits = 8;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt8)))) & 0xffu;
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
-    return static_cast<float>(static_cast<int8_t>(code));
-  }
-};
-
-struct Int4 {
-  static constexpr int kBits = 4;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt4)))) & 0xfu;
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
-    return static_cast<float>(static_cast<int32_t>(code << 28) >> 28);
-  }
-};
-
-template <CodeType kType, typename Small>
-struct Float8 {
-  static constexpr int kBits = 8;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return Small::round(clamp(value, largest_code(kType)));
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) { return Small::widen(code); }
-};
-using E4m3 = Float8<CodeType::kE4m3, SmallFloat<4, 3, false>>;
-using E5m2 = Float8<CodeType::kE5m2, SmallFloat<5, 2, true>>;
 
 template <typename Float>
 PAGEDKV_ALWAYS_INLINE float largest_of(const std::byte* row, int64_t size) {
@@ -62,7 +20,7 @@ PAGEDKV_ALWAYS_INLINE float largest_of(const std::byte* row, int64_t size) {
 
 template <typename Float, typename Code>
 PAGEDKV_ALWAYS_INLINE void quantize_row(const std::byte* row, int64_t size, float factor,
-                                 std::byte* codes) {
+                                        std::byte* codes) {
   if constexpr (Code::kBits == 8) {
     for (int64_t i = 0; i < size; ++i) {
       codes[i] = static_cast<std::byte>(Code::code(Float::load(row + i * Float::kBytes) * factor));
@@ -78,7 +36,7 @@ PAGEDKV_ALWAYS_INLINE void quantize_row(const std::byte* row, int64_t size, floa
 
 template <typename Code, typename Float>
 PAGEDKV_ALWAYS_INLINE void dequantize_row(const std::byte* codes, int64_t size, float scale,
-                                   std::byte* row) {
+                                          std::byte* row) {
   if constexpr (Code::kBits == 8) {
     for (int64_t i = 0; i < size; ++i) {
       const float value = Code::value(static_cast<uint32_t>(codes[i]));
@@ -105,8 +63,8 @@ PAGEDKV_ALWAYS_INLINE float largest_any(FloatType type, const std::byte* row, in
 }
 
 template <typename Float>
-PAGEDKV_ALWAYS_INLINE void quantize_to(CodeType code, const std::byte* row, int64_t size, float factor,
-                                std::byte* codes) {
+PAGEDKV_ALWAYS_INLINE void quantize_to(CodeType code, const std::byte* row, int64_t size,
+                                       float factor, std::byte* codes) {
   switch (code) {
     case CodeType::kInt8:
       return quantize_row<Float, Int8>(row, size, factor, codes);
@@ -119,8 +77,8 @@ PAGEDKV_ALWAYS_INLINE void quantize_to(CodeType code, const std::byte* row, int6
   }
 }
 
-PAGEDKV_ALWAYS_INLINE void quantize_any(FloatType type, CodeType code, const std::byte* row, int64_t size,
-                                 float factor, std::byte* codes) {
+PAGEDKV_ALWAYS_INLINE void quantize_any(FloatType type, CodeType code, const std::byte* row,
+                                        int64_t size, float factor, std::byte* codes) {
   switch (type) {
     case FloatType::kF32:
       return quantize_to<Float32>(code, row, size, factor, codes);
@@ -133,7 +91,7 @@ PAGEDKV_ALWAYS_INLINE void quantize_any(FloatType type, CodeType code, const std
 
 template <typename Float>
 PAGEDKV_ALWAYS_INLINE void dequantize_from(CodeType code, const std::byte* codes, int64_t size,
-                                    float scale, std::byte* row) {
+                                           float scale, std::byte* row) {
   switch (code) {
     case CodeType::kInt8:
       return dequantize_row<Int8, Float>(codes, size, scale, row);
@@ -147,7 +105,7 @@ PAGEDKV_ALWAYS_INLINE void dequantize_from(CodeType code, const std::byte* codes
 }
 
 PAGEDKV_ALWAYS_INLINE void dequantize_any(CodeType code, FloatType type, const std::byte* codes,
-                                   int64_t size, float scale, std::byte* row) {
+                                          int64_t size, float scale, std::byte* row) {
   switch (type) {
     case FloatType::kF32:
       return dequantize_from<Float32>(code, codes, size, scale, row);

@@ -218,9 +218,19 @@ def test_every_layout_and_dtype_equals_the_loop(layout, dtype, granularity):
     case = Case(layout, dtype, granularity, seed=seed)
     expected = case.expected(layer=1)
     assert_attends(case.attend(), expected)
-    for isa in ISAS:
+    for isa in ISAS[1:]:
         assert_attends(case.call_handler(isa), expected)
-    assert_attends(case.call_reference(), expected)
+
+
+@pytest.mark.parametrize(
+    ("layout", "dtype", "granularity"),
+    [form for form in FORMS if form[1] == "bfloat16" or form[1:] == ("int8", "page")]
+    + [form for form in FORMS if form[0] is KVLayout.NHD and form[1] in CODES],
+    ids=name_of,
+)
+def test_the_reference_equals_the_loop(layout, dtype, granularity):
+    case = Case(layout, dtype, granularity)
+    assert_attends(case.call_reference(), case.expected(layer=1))
 
 
 @pytest.mark.parametrize("layout", KVLayout, ids=name_of)
@@ -561,7 +571,7 @@ BAD_CALLS = {
     "more elements than there is room for": (
         {"query": (3, 4, 129), "pools": (PACKED, None), "layout": "FUSED_PACKED"},
         ValueError,
-        "with at most the 128 elements of a key",
+        r"query must have shape \[tokens, heads, head_dim\] with at most the 128 elements",
     ),
     "heads": ({"query": (3, 3, 8)}, ValueError, "query must have a multiple of the 2 kv heads"),
     "kv heads of a pool that does not pad": (
@@ -625,7 +635,8 @@ def test_a_mask_that_cannot_be_drops_every_request(mask, text):
     output, num_dropped = call(**mask)
     assert not output.any()
     assert int(num_dropped) == 1
-    with pytest.raises(jax.errors.JaxRuntimeError, match=r"\[paged_attention\] " + text):
+    errors = (jax.errors.JaxRuntimeError, ValueError)
+    with pytest.raises(errors, match=r"\[paged_attention\] " + text):
         jax.block_until_ready(call(**mask, mode="raise"))
 
 
@@ -637,5 +648,7 @@ def test_mode_raise_asks_for_the_pages_that_are_read_alone(sink_tokens):
     if sink_tokens == 0:
         assert int(jax.block_until_ready(case.attend(**mask)).num_dropped) == 0
         return
-    with pytest.raises(jax.errors.JaxRuntimeError, match=r"page 99 at position \[0, 0\]"):
+    # JAX raises the one at the first call of a program, and the other at later ones.
+    errors = (jax.errors.JaxRuntimeError, ValueError)
+    with pytest.raises(errors, match=r"page 99 at position \[0, 0\]"):
         jax.block_until_ready(case.attend(**mask))

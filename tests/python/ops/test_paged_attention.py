@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import ops_oracle as oracle
 import pytest
@@ -651,10 +650,10 @@ BAD_CALLS = {
     "list": ({STARTS: [0, 1]}, {}, TypeError, r"query_starts must be an array, got list"),
     "int64": ({LENS: np.int64([1])}, {}, TypeError, r"context_lens must be int32, got int64"),
     "dtype of the pages": (
-        {KEYS: Batch().keys.astype(np.float16)},
+        {KEYS: Batch().keys.astype(np.int8)},
         {},
         TypeError,
-        r"key_pages must be float32 or bfloat16, got float16",
+        r"key_pages must be one of float32, bfloat16, float16 or QuantizedPages, got int8",
     ),
     "dtype of the values": (
         {VALUES: Batch(dtype="bfloat16").values},
@@ -663,10 +662,10 @@ BAD_CALLS = {
         r"value_pages must be float32 as key_pages, got bfloat16",
     ),
     "dtype of the query": (
-        {QUERY: Batch(dtype="bfloat16").query},
+        {QUERY: Batch().query.astype(np.int8)},
         {},
         TypeError,
-        r"query must be float32 as key_pages, got bfloat16",
+        r"query must be float32, bfloat16 or float16, got int8",
     ),
     "rank of the pages": (
         {KEYS: Batch().keys[0]},
@@ -684,13 +683,13 @@ BAD_CALLS = {
         {QUERY: Batch().query[0]},
         {},
         ValueError,
-        r"query must have shape \[tokens, heads, 8\], got \[6, 8\]",
+        r"query must have shape \[tokens, heads, head_dim\] with the 8 elements .* got \[6, 8\]",
     ),
     "heads": (
         {QUERY: Batch().query[:, 1:]},
         {},
         ValueError,
-        r"query must have a multiple of the 2 kv heads of key_pages, .* got \[11, 5, 8\]",
+        r"query must have a multiple of the 2 kv heads of key_pages, got \[11, 5, 8\]",
     ),
     "rank of the table": (
         {TABLE: np.int32([1])},
@@ -747,48 +746,90 @@ def test_refuses_at_trace_time(name):
 
 # The handler trusts nobody: the same questions, asked past Python
 
+BEHIND = r"behind batch axes that broadcast to \[\], got "
+CODES = np.zeros(Batch().keys.shape, np.int8)
+SCALES = np.ones(CODES.shape[:-1], np.float32)
+
 BAD_HANDLER_CALLS = {
     "mode": ({}, {"mode": "wrap"}, r"mode must be drop or raise, got wrap"),
     "instruction set": ({}, {"isa": "mmx"}, r"this CPU cannot run the instruction set mmx"),
+    "layout": ({}, {"layout": "NDH"}, r"no layout NDH"),
+    "pools": (
+        {},
+        {"layout": "FUSED"},
+        r"key_pages must be F32, F16 or BF16, .* got F32 with scales",
+    ),
+    "number of pools": ({}, {"scales": [SCALES]}, r"must have 2 pools and rows, got 3"),
     "uint32 table": ({TABLE: np.uint32([[1]])}, {}, r"page_table must be S32, got U32"),
     "uint32 starts": ({STARTS: np.uint32([1])}, {}, r"query_starts must be S32, got U32"),
     "uint32 lengths": ({LENS: np.uint32([1])}, {}, r"context_lens must be S32, got U32"),
     "float layer": ({}, {"layer": np.float32(0)}, r"layer must be S32, got F32"),
-    "rank of the layer": ({}, {"layer": np.int32([0])}, r"layer must be a scalar, got \[1\]"),
-    "float window": (
+    "rank of the layer": (
         {},
-        {"window": np.float32(4)},
-        r"sliding_window must be S32 as layer, got F32",
+        {"layer": np.int32([0])},
+        r"layer must have the shape \[\] " + BEHIND + r"\[1\]",
     ),
+    "float window": ({}, {"window": np.float32(4)}, r"sliding_window must be S32, got F32"),
     "rank of the window": (
         {},
         {"window": np.int32([4])},
-        r"sliding_window must have the shape \[\] of layer, got \[1\]",
+        r"sliding_window must have the shape \[\] " + BEHIND + r"\[1\]",
+    ),
+    "float chunk": ({}, {"chunk": np.float32(4)}, r"attention_chunk_size must be S32, got F32"),
+    "rank of the sink tokens": (
+        {},
+        {"sink_tokens": np.int32([4])},
+        r"num_sink_tokens must have the shape \[\] " + BEHIND + r"\[1\]",
+    ),
+    "dtype of the sinks": (
+        {},
+        {"sinks": np.zeros(6, np.float16)},
+        r"sinks must be F32, got F16",
+    ),
+    "number of sinks": (
+        {},
+        {"sinks": np.zeros(5, np.float32)},
+        r"sinks must have shape \[6\] or \[0\] " + BEHIND + r"\[5\]",
     ),
     "rank of the table": (
         {TABLE: np.int32([1])},
         {},
-        r"page_table must have shape \[requests, width\], got \[1\]",
+        r"page_table must have shape \[requests, width\] " + BEHIND + r"\[1\]",
     ),
     "number of starts": (
         {STARTS: np.int32([0, 1])},
         {},
-        r"query_starts must have shape \[5\] for 4 requests, got \[2\]",
+        r"query_starts must have the shape \[5\] " + BEHIND + r"\[2\]",
     ),
     "number of lengths": (
         {LENS: np.int32([[1]])},
         {},
-        r"context_lens must have shape \[4\] for 4 requests, got \[1, 1\]",
+        r"context_lens must have the shape \[4\] " + BEHIND + r"\[1, 1\]",
     ),
     "dtype of the count": (
         {},
         {"count": SHAPE((), jnp.float32)},
-        r"num_dropped must be S32 as layer, got F32",
+        r"num_dropped must be S32, got F32",
     ),
-    "dtype of the pages": (
-        {KEYS: Batch().keys.astype(ml_dtypes.float8_e4m3fn)},
+    "codes without scales": (
+        {KEYS: CODES, VALUES: CODES},
         {},
-        r"key_pages must be F32 or BF16, got F8E4M3FN",
+        r"key_pages must be F32, F16 or BF16, .* got S8 without scales",
+    ),
+    "floats with scales": (
+        {},
+        {"scales": [SCALES, SCALES]},
+        r"key_pages must be F32, F16 or BF16, .* got F32 with scales",
+    ),
+    "dtype of the scales": (
+        {KEYS: CODES, VALUES: CODES},
+        {"scales": [SCALES, SCALES.astype(np.float16)]},
+        r"value_scales must be F32, got F16",
+    ),
+    "shape of the scales": (
+        {KEYS: CODES, VALUES: CODES},
+        {"scales": [SCALES[:, 1:], SCALES]},
+        r"key_scales must have the shape of their pool",
     ),
     "dtype of the values": (
         {VALUES: Batch().values.astype(np.float16)},
@@ -796,44 +837,55 @@ BAD_HANDLER_CALLS = {
         r"value_pages must be F32 as key_pages, got F16",
     ),
     "dtype of the query": (
-        {QUERY: Batch().query.astype(np.float16)},
+        {QUERY: Batch().query.astype(np.int16)},
         {},
-        r"query must be F32 as key_pages, got F16",
+        r"query must be F32, F16 or BF16, got S16",
     ),
     "dtype of the output": (
         {},
         {"output": SHAPE((11, 6, 8), jnp.bfloat16)},
-        r"output must be F32 as key_pages, got BF16",
+        r"output must be F32 as query, got BF16",
     ),
     "rank of the pages": (
         {KEYS: Batch().keys[0, 0]},
         {},
-        r"pages must have rows of \[kv_heads, head_dim\], and .* got \[4, 2, 8\] and \[2, 12, ",
+        r"key_pages must have 5 axes in layout NHD, got \[4, 2, 8\]",
     ),
     "pages of the values": (
         {VALUES: Batch().values[:, 1:]},
         {},
-        r"key and value differ in head_dim alone, got \[2, 12, 4, 2, 8\] and \[2, 11, 4, 2, 8\]",
+        r"value_pages must have the pages of key_pages, \[2, 12, 4, 2, 8\], got \[2, 11, ",
     ),
     "query": (
         {QUERY: Batch().query[0]},
+        {"output": SHAPE((11, 6, 8), jnp.float32)},
+        r"query must have shape \[tokens, heads, dim\] " + BEHIND + r"\[6, 8\]",
+    ),
+    "elements of the query": (
+        {QUERY: Batch().query[..., 1:]},
         {},
-        r"query must have shape \[tokens, heads, 8\], got \[6, 8\]",
+        r"query has 2 heads of 7 elements, but a token has 2 of 8 in layout NHD",
     ),
     "output": (
         {},
         {"output": SHAPE((11, 6, 7), jnp.float32)},
-        r"output must have shape \[tokens, heads, 8\], got \[11, 6, 7\]",
+        r"output has 2 heads of 7 elements, but a token has 2 of 8 in layout NHD",
     ),
     "tokens of the output": (
         {},
         {"output": SHAPE((10, 6, 8), jnp.float32)},
-        r"output must have the tokens and heads of query, \[11, 6, 8\], got \[10, 6, 8\]",
+        r"output must have the batch \[\] and the tokens and heads of query, \[11, 6, 8\], got ",
     ),
     "heads": (
         {QUERY: Batch().query[:, 1:]},
+        {"group_size": 3},
+        r"query must have a multiple of group_size 3 heads, got 5",
+    ),
+    "group size": ({}, {"group_size": 0}, r"query must have a multiple of group_size 0 heads"),
+    "group size of another pool": (
         {},
-        r"query must have a multiple of the 2 kv heads, got 5",
+        {"group_size": 2},
+        r"query has 3 heads of 8 elements, but a token has 2 of 8 in layout NHD",
     ),
 }
 

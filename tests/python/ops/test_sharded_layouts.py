@@ -18,9 +18,11 @@ from pagedkv.ops import (
     gather_through,
     move_pages,
     page_row_bytes,
+    paged_attention,
     scatter_pages,
     write_kv,
 )
+from pagedkv.ops._quantized import of_scale_axes, scale_shape
 from pagedkv.testing import assert_in_place
 
 LAYERS, PAGES, PAGE_SIZE, HEADS, DIM = 2, 32, 8, 8, 128
@@ -263,3 +265,46 @@ def test_quantized_pools_with_scales_that_lie_with_them(layout, granularity, kin
     assert_same(actual, expected)
     gather = jax.jit(lambda *a: gather_pages(*a, layer=1, layout=layout))
     assert_same(gather(actual.key_pages, PAGE_IDS), gather(expected.key_pages, PAGE_IDS))
+
+
+@KINDS
+@ALL_LAYOUTS
+@pytest.mark.parametrize("is_quantized", [False, True], ids=["bf16", "int8"])
+def test_attention_over_heads_gives_what_it_gives_on_one_device(layout, kind, is_quantized):
+    """To the last bit. In a latent layout every device has the whole pool."""
+    rng = np.random.default_rng(0)
+    pools = make_pools(layout, num_pages=8)
+    spec = pool_spec(layout, over=("kv_heads",))
+    placed = place(pools, spec, kind)
+    if is_quantized:
+        pools = [pool.astype(np.int8) for pool in pools]
+        shapes = [scale_shape(layout, pool.shape[1:], "token") for pool in pools]
+        scales = [rng.random((LAYERS, *shape), np.float32) for shape in shapes]
+        kept = of_scale_axes(
+            layout, (*spec, *[None] * len(layout.axes))[1:][: len(layout.axes)], "token"
+        )
+        placed = [
+            QuantizedPages(*pair)
+            for pair in zip(
+                place(pools, spec, kind), place(scales, P(None, *kept), kind), strict=True
+            )
+        ]
+        pools = [QuantizedPages(*pair) for pair in zip(pools, scales, strict=True)]
+    query = rng.standard_normal((5, 2 * HEADS, DIM)).astype(np.float32)
+    sinks = rng.standard_normal(2 * HEADS).astype(np.float32)
+    batch = np.int32([[1, 4, 0], [6, 5, 2]]), np.int32([0, 3, 4]), np.int32([13, 20])
+
+    def attend(query, pools, sinks):
+        return paged_attention(
+            *(query, *[*pools, None][:2], *batch), layer=1, layout=layout, sinks=sinks
+        )
+
+    expected = attend(query, pools, sinks)
+    heads = P() if layout.is_latent else P(None, "tp")
+    (rows,) = place([query], heads, kind)
+    actual = jax.jit(attend)(rows, placed, sinks)
+    np.testing.assert_array_equal(actual.output, expected.output)
+    assert np.asarray(expected.output)[:4].any()
+    assert int(actual.num_dropped) == 0
+    compiled = jax.jit(attend).lower(rows, placed, sinks).compile().as_text()
+    assert not re.search(r"all-(gather|reduce|to-all)", compiled)

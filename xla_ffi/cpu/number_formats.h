@@ -5,17 +5,20 @@
 #include <cstdint>
 #include <cstring>
 
+#include "number_types.h"
+
 // Inlined into functions for several instruction sets, where the loops become vector code. So there
 // are no branches in them, and no calls.
 #define PAGEDKV_ALWAYS_INLINE __attribute__((always_inline)) inline
 
-/// Floats of less than 32 bits as numbers, in plain arithmetic.
+/// What elements of pools, queries and results stand for, in plain arithmetic.
 namespace pagedkv {
 
 inline constexpr int kMantissaBits = 23, kBias = 127;
 inline constexpr uint32_t kSign = 0x80000000u, kInfinity = 0x7f800000u;
 
 struct Float32 {
+  static constexpr int kBits = 32;
   static constexpr int64_t kBytes = 4;
   PAGEDKV_ALWAYS_INLINE static float load(const std::byte* from) {
     float value;
@@ -28,6 +31,7 @@ struct Float32 {
 };
 
 struct Bfloat16 {
+  static constexpr int kBits = 16;
   static constexpr int64_t kBytes = 2;
   PAGEDKV_ALWAYS_INLINE static float load(const std::byte* from) {
     uint16_t bits;
@@ -92,6 +96,7 @@ struct SmallFloat {
 };
 
 struct Float16 {
+  static constexpr int kBits = 16;
   static constexpr int64_t kBytes = 2;
   using Small = SmallFloat<5, 10, true>;
   PAGEDKV_ALWAYS_INLINE static float load(const std::byte* from) {
@@ -111,5 +116,47 @@ struct Float16 {
     std::memcpy(to, &half, sizeof(half));
   }
 };
+
+PAGEDKV_ALWAYS_INLINE float clamp(float value, float limit) {
+  const float high = value < limit ? value : limit;
+  return high > -limit ? high : -limit;
+}
+
+// To the nearest whole number, ties to even. Requires |value| < 2^22.
+PAGEDKV_ALWAYS_INLINE int32_t nearest(float value) {
+  constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
+  return std::bit_cast<int32_t>(value + kRounder) - std::bit_cast<int32_t>(kRounder);
+}
+
+struct Int8 {
+  static constexpr int kBits = 8;
+  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
+    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt8)))) & 0xffu;
+  }
+  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
+    return static_cast<float>(static_cast<int8_t>(code));
+  }
+};
+
+struct Int4 {
+  static constexpr int kBits = 4;
+  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
+    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt4)))) & 0xfu;
+  }
+  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
+    return static_cast<float>(static_cast<int32_t>(code << 28) >> 28);
+  }
+};
+
+template <CodeType kType, typename Small>
+struct Float8 {
+  static constexpr int kBits = 8;
+  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
+    return Small::round(clamp(value, largest_code(kType)));
+  }
+  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) { return Small::widen(code); }
+};
+using E4m3 = Float8<CodeType::kE4m3, SmallFloat<4, 3, false>>;
+using E5m2 = Float8<CodeType::kE5m2, SmallFloat<5, 2, true>>;
 
 }  // namespace pagedkv
