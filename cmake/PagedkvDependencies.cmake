@@ -59,3 +59,21 @@ macro(pagedkv_find_python)
   endif()
   pagedkv_add_xla_ffi()
 endmacro()
+
+# Sets PAGEDKV_HAS_CUDA, and enables the language if so. PAGEDKV_CUDA is OFF, ON, or AUTO: where there
+# is an nvcc.
+macro(pagedkv_find_cuda)
+  set(PAGEDKV_HAS_CUDA OFF)
+  if(NOT PAGEDKV_CUDA STREQUAL "OFF")
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(CMAKE_CUDA_COMPILER)
+      set(CMAKE_CUDA_ARCHITECTURES ${PAGEDKV_CUDA_ARCHITECTURES})
+      enable_language(CUDA)
+      set(PAGEDKV_HAS_CUDA ON)
+    elseif(PAGEDKV_CUDA STREQUAL "ON")
+      message(FATAL_ERROR "PAGEDKV_CUDA is ON, but no CUDA compiler was found: put nvcc on the PATH "
+                          "or set CUDACXX.")
+    endif()
+  endif()
+endmacro()

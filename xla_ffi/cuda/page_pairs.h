@@ -53,7 +53,10 @@ struct CopyPairs {
   PagePairs pairs;
   int64_t num_batches;
 
-  int64_t num_items() const { return pairs.num_pairs == 0 ? 0 : num_batches * pages.page_units(); }
+  /// None without a page: what is in it may then be of any size.
+  int64_t num_items() const {
+    return pairs.num_pairs == 0 || pages.num_pages == 0 ? 0 : num_batches * pages.page_units();
+  }
   /// Of one thread.
   int64_t scratch_bytes() const { return pairs.num_pairs * pages.unit; }
 

@@ -89,7 +89,11 @@ struct QuantizeRows {
     return streams[0].num_heads() + (num_streams > 1 ? streams[1].num_heads() : 0);
   }
   int64_t items_per_row() const { return padded_token_bytes != 0 ? 1 : num_heads(); }
-  int64_t num_items() const { return num_batches * (1 + num_rows * items_per_row()); }
+  /// Without a slot there may be any number of heads.
+  int64_t num_items() const {
+    const bool has_slots = num_slots != 0 && num_layers != 0;
+    return num_batches * (1 + (has_slots ? num_rows * items_per_row() : 0));
+  }
 
   template <typename Group>
   PAGEDKV_DEVICE void operator()(const Group& group, int64_t item) const {
@@ -105,22 +109,21 @@ struct QuantizeRows {
     const int64_t batch = divide(in_batches, num_rows), row = in_batches - batch * num_rows;
     if (!in_range(slots[in_batches], slots_of(batch))) return;
     const int64_t head = item - in_batches * per_row;
-    const int32_t stream = head < keys ? 0 : 1;
-    const Work work{
-        .batch = batch, .stream = by_token ? -1 : stream, .head = head - (stream == 0 ? 0 : keys)};
-    if (scales[0] == Scales::kPage || scales[1] == Scales::kPage) {
-      write_page(group, work, row);
-    } else if (!is_overwritten(group, slots + batch * num_rows, num_rows, row)) {
-      write_token(group, work, row);
+    Work work{.batch = batch, .first_stream = 0, .last_stream = num_streams};
+    if (!by_token) {
+      work.first_stream = head < keys ? 0 : 1;
+      work.last_stream = work.first_stream + 1;
+      work.head = head - (head < keys ? 0 : keys);
     }
+    write_rows(group, work, row);
   }
 
  private:
-  // What an item does of the rows it is for: a head of a stream, or all.
+  // What an item does of the rows it is for: one head of a stream, or all of all.
   struct Work {
     int64_t batch;
-    int32_t stream;  // -1 for all heads of all streams
-    int64_t head;
+    int32_t first_stream, last_stream;
+    int64_t head = -1;
   };
 
   // A layer that does not exist has no slots.
@@ -128,16 +131,18 @@ struct QuantizeRows {
     return in_range(layers[batch], num_layers) ? num_slots : 0;
   }
 
-  // All rows of the page of `row`, in order, if it is the first one there.
+  // A row that no later one overwrites; or all rows of its page, in order, if it is the first
+  // there.
   template <typename Group>
-  PAGEDKV_DEVICE void write_page(const Group& group, const Work& work, int64_t row) const {
+  PAGEDKV_DEVICE void write_rows(const Group& group, const Work& work, int64_t row) const {
     const int32_t* const all = slots + work.batch * num_rows;
     const int64_t page = all[row] / page_size;
     const auto is_of_page = [&](int64_t i) {
       return in_range(all[i], num_slots) && all[i] / page_size == page;
     };
-    if (group.any(row, is_of_page)) return;
-    for (int64_t i = row; i < num_rows; ++i) {
+    const bool by_page = scales[0] == Scales::kPage || scales[1] == Scales::kPage;
+    if (by_page ? group.any(row, is_of_page) : is_overwritten(group, all, num_rows, row)) return;
+    for (int64_t i = row; i < (by_page ? num_rows : row + 1); ++i) {
       if (is_of_page(i)) write_token(group, work, i);
     }
   }
@@ -147,16 +152,17 @@ struct QuantizeRows {
     const int64_t layer = work.batch * num_layers + layers[work.batch];
     const int64_t in_batches = work.batch * num_rows + row;
     const int32_t slot = slots[in_batches];
-    if (work.stream >= 0) {
-      return write_head(group, work.stream, layer, in_batches, slot, work.head);
+    if (work.head < 0) {
+      group.sync();  // the row before may have had the same slot
+      const Stream& keys = streams[0];
+      clear(group, keys.pool + layer * keys.layer_bytes + keys.geometry.offset(slot),
+            padded_token_bytes, padded_unit);
+      group.sync();
     }
-    group.sync();  // the row before may have had the same slot
-    const Stream& keys = streams[0];
-    clear(group, keys.pool + layer * keys.layer_bytes + keys.geometry.offset(slot),
-          padded_token_bytes, padded_unit);
-    group.sync();
-    for (int32_t stream = 0; stream < num_streams; ++stream) {
-      for (int64_t head = 0; head < streams[stream].num_heads(); ++head) {
+    for (int32_t stream = work.first_stream; stream < work.last_stream; ++stream) {
+      const int64_t first = work.head < 0 ? 0 : work.head;
+      const int64_t last = work.head < 0 ? streams[stream].num_heads() : work.head + 1;
+      for (int64_t head = first; head < last; ++head) {
         write_head(group, stream, layer, in_batches, slot, head);
       }
     }
