@@ -10,7 +10,6 @@ import jax
 
 from pagedkv import _ffi_cpu
 
-
 _XLA_NAMES = {"cpu": "cpu", "cuda": "CUDA"}  # what XLA calls the platforms that JAX lowers for
 
 
