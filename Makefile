@@ -2,6 +2,7 @@
 #
 #   make demo    a real model served from the paged cache, without and with prefix sharing
 #   make test    the C++ and the Python tests
+#   make test-gpu  the ops on a GPU, against the CPU; needs one, and nvcc
 #   make bench   the benchmarks, against named rivals
 #   make counts  instructions of the hot loops, next to those recorded; COUNTS=--record records them
 #   make fuzz    the randomised tests, for longer
@@ -85,6 +86,13 @@ test-cpp: system-packages $(VENV)/installed
 test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# JAX for the driver's version of CUDA; jax[cuda12] or jax[cuda13].
+JAX_CUDA ?= jax[cuda12]
+test-gpu: PAGEDKV_CUDA := ON
+test-gpu: dev
+	$(PIP) install -q '$(JAX_CUDA)'
+	$(BIN)/python -m pytest tests/gpu
+
 lint: $(BIN)/python
 	$(PIP) install -q --group lint
 	$(BIN)/pre-commit run --all-files
@@ -164,4 +172,4 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python bench counts has-valgrind fuzz lint asan tsan asan-python dev stubs peers system-packages
+.PHONY: demo test test-cpp test-python test-gpu bench counts has-valgrind fuzz lint asan tsan asan-python dev stubs peers system-packages

@@ -47,7 +47,7 @@ def write_kv(
     its own part, and slots are those of the whole pool; inside `jax.shard_map`, of the part
     (`local_ids` converts).
 
-    Rows are written in order, so of equal slots the last one wins. This holds on the CPU; other
+    Of equal slots the last row wins. This holds on the CPU and, with its handlers, on CUDA; other
     platforms use an XLA scatter, where it is not defined which one wins.
 
     Args:
