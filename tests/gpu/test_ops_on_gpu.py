@@ -74,10 +74,10 @@ def make_rows(rng, layout, dtype, num_rows=NUM_ROWS):
     return [random_array(rng, shape, dtype) for _ in range(1 if layout.is_latent else 2)]
 
 
-def run(device, function, *arrays):
-    """Results in NumPy, from a program whose first argument is donated."""
+def run(device, function, *arrays, donate=True):
+    """Results in NumPy, from a program whose first argument is donated, or not."""
     arrays = jax.device_put(jax.tree.map(np.array, arrays), device)  # a copy, to be donated
-    results = jax.jit(function, donate_argnums=0)(*arrays)
+    results = jax.jit(function, donate_argnums=0 if donate else ())(*arrays)
     return jax.tree.map(np.asarray, results)
 
 
@@ -90,9 +90,9 @@ def assert_same(actual, expected):
         assert new.tobytes() == wanted.tobytes()
 
 
-def assert_same_on_both(gpu, function, *arrays):
+def assert_same_on_both(gpu, function, *arrays, donate=True):
     cpu = jax.devices("cpu")[0]
-    assert_same(run(gpu, function, *arrays), run(cpu, function, *arrays))
+    assert_same(*(run(device, function, *arrays, donate=donate) for device in (gpu, cpu)))
 
 
 def write(layout, layer, pools, rows, slots):
@@ -128,7 +128,7 @@ def test_write_kv_quantized(gpu, layout, dtype, granularity):
         pools = [pool for pool in written[:2] if pool is not None]
         for read_as in ("float32", "bfloat16", "float16"):
             read = functools.partial(gather_pages, layout=layout, layer=1, dtype=read_as)
-            assert_same_on_both(gpu, read, pools[0], IDS)
+            assert_same_on_both(gpu, read, pools[0], IDS, donate=False)
 
 
 @layouts_and(DTYPES)
@@ -141,7 +141,8 @@ def test_page_ops(gpu, layout, dtype):
     rows = random_array(rng, page, dtype)
     for layer in (1, jnp.int32(-1)):
         where = {"layout": layout, "layer": layer}
-        assert_same_on_both(gpu, functools.partial(gather_pages, **where), pools[0], IDS)
+        read = functools.partial(gather_pages, **where)
+        assert_same_on_both(gpu, read, pools[0], IDS, donate=False)
         assert_same_on_both(gpu, functools.partial(gather_through, **where), pools[0], IDS)
         assert_same_on_both(
             gpu, lambda into, pool, w=where: gather_into(pool, IDS, into, **w), rows, pools[0]
@@ -189,7 +190,7 @@ def test_vmap_reads_a_pool_that_is_not_mapped(gpu):
     pool = random_array(rng, (PAGES, PAGE_SIZE, HEADS, DIM), "bfloat16")
     ids = rng.integers(-1, PAGES + 1, (3, 2, 5)).astype(np.int32)
     read = jax.vmap(jax.vmap(gather_pages, in_axes=(None, 0)), in_axes=(None, 0))
-    assert_same_on_both(gpu, read, pool, ids)
+    assert_same_on_both(gpu, read, pool, ids, donate=False)
     pools = [random_array(rng, (3, PAGES, PAGE_SIZE, HEADS, DIM), "bfloat16") for _ in range(2)]
     rows = [random_array(rng, (3, len(SLOTS), HEADS, DIM), "bfloat16") for _ in range(2)]
     slots = np.stack([SLOTS, SLOTS[::-1], SLOTS])
