@@ -113,49 +113,4 @@ inline ffi::Error check_like(std::string_view operation, std::string_view name,
   return ffi::Error::Success();
 }
 
-/// How a pool lies in memory: `[*batch, layers, *ids, *unit]`. A unit is what one id names, a row
-/// for a slot and a page for a page id. A pool that is not layered has one layer.
-struct PoolLayout {
-  Shape batch;
-  Shape unit;
-  int64_t num_layers = 0;
-  int64_t num_units = 0;  // in one layer
-  int64_t unit_bytes = 0;
-
-  /// First byte of a layer. Requires both arguments in range.
-  int64_t offset(int64_t batch_index, int64_t layer) const {
-    return (batch_index * num_layers + layer) * num_units * unit_bytes;
-  }
-};
-
-/// Reads the layout of `pool`, whose unit ids run over `num_id_axes` axes. Fails if the rank is too
-/// small, a unit is not a whole number of bytes, or a size does not fit in `int64_t`.
-inline ffi::ErrorOr<PoolLayout> pool_layout(std::string_view operation, std::string_view name,
-                                            const ffi::AnyBuffer& pool, size_t batch_rank,
-                                            bool layered, size_t num_id_axes) {
-  const Shape axes = shape(pool);
-  const size_t num_leading_axes = batch_rank + (layered ? 1 : 0) + num_id_axes;
-  if (axes.size() < num_leading_axes) {
-    return ffi::Unexpected(invalid_argument(operation, name, " must have at least ",
-                                            num_leading_axes, " axes, got ", Printed{axes}));
-  }
-  PoolLayout layout{.batch = axes.first(batch_rank), .unit = axes.subspan(num_leading_axes)};
-  layout.num_layers = layered ? axes[batch_rank] : 1;
-
-  const int64_t width = bits(pool.element_type());
-  if (!num_bits(axes, width)) {
-    return ffi::Unexpected(invalid_argument(operation, name, " of shape ", Printed{axes},
-                                            " has more bits than int64 can count"));
-  }
-  const int64_t unit_bits = *num_bits(layout.unit, width);
-  if (unit_bits % 8 != 0) {
-    return ffi::Unexpected(invalid_argument(operation, "a unit ", Printed{layout.unit}, " of ",
-                                            name, " has ", unit_bits, " bits of ",
-                                            pool.element_type(), ", not a whole number of bytes"));
-  }
-  layout.num_units = *num_elements(axes.first(num_leading_axes).last(num_id_axes));
-  layout.unit_bytes = unit_bits / 8;
-  return layout;
-}
-
 }  // namespace pagedkv

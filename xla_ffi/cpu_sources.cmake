@@ -1,9 +1,12 @@
 # The handlers for CPUs, without the extension that hands them to Python. Who includes this compiles
 # them: the extension itself, and tests that call them as XLA does.
 set(PAGEDKV_FFI_CPU_SOURCES
+    cpu/attention_batch.cc
     cpu/attention_kernel.cc
     cpu/attention_kernel_avx2.cc
     cpu/attention_kernel_avx512.cc
+    cpu/attention_operands.cc
+    cpu/attention_schedule.cc
     cpu/copy_pages.cc
     cpu/gather_dequantized.cc
     cpu/gather_pages.cc
@@ -19,7 +22,7 @@ set_source_files_properties(
   ${CMAKE_CURRENT_LIST_DIR}/cpu/attention_kernel.cc
   ${CMAKE_CURRENT_LIST_DIR}/cpu/attention_kernel_avx2.cc
   ${CMAKE_CURRENT_LIST_DIR}/cpu/attention_kernel_avx512.cc
-  PROPERTIES COMPILE_OPTIONS -ffp-contract=fast)
+  PROPERTIES COMPILE_OPTIONS "-ffp-contract=fast;-fno-trapping-math")
 # Its loops become vector code only where a compare need not trap.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/cpu/quantize_kernels.cc
                             PROPERTIES COMPILE_OPTIONS -fno-trapping-math)

@@ -3,12 +3,12 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
+#include "float_formats.h"
 #include "host_device.h"
 
-/// Numbers as they are quantised and what they become, one at a time. The CPU's loops and the
-/// kernels of a GPU are made of these, so both give the same bits. No XLA in it.
+/// What numbers become when they are quantised, one at a time. As the float formats, it is for CPUs
+/// and GPUs alike. No XLA in it.
 namespace pagedkv {
 
 /// What is quantised.
@@ -40,140 +40,33 @@ PAGEDKV_HOST_DEVICE constexpr float largest_code(CodeType type) {
   }
 }
 
-/// Of a float.
-inline constexpr int kMantissaBits = 23, kBias = 127;
-inline constexpr uint32_t kSign = 0x80000000u, kInfinity = 0x7f800000u;
-
-namespace numbers {
-
-// Inlined into functions for several instruction sets, where the loops become vector code. So there
-// are no branches in them, and no calls.
-#define PAGEDKV_NUMBER PAGEDKV_HOST_DEVICE __attribute__((always_inline)) inline
-
-struct Float32 {
-  static constexpr int64_t kBytes = 4;
-  PAGEDKV_NUMBER static float load(const std::byte* from) {
-    float value;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-  PAGEDKV_NUMBER static void store(std::byte* to, float value) {
-    std::memcpy(to, &value, sizeof(value));
-  }
-};
-
-struct Bfloat16 {
-  static constexpr int64_t kBytes = 2;
-  PAGEDKV_NUMBER static float load(const std::byte* from) {
-    uint16_t bits;
-    std::memcpy(&bits, from, sizeof(bits));
-    return std::bit_cast<float>(uint32_t{bits} << 16);
-  }
-  // Adding to a NaN could carry into infinity, so its bits are cut.
-  PAGEDKV_NUMBER static void store(std::byte* to, float value) {
-    const auto bits = std::bit_cast<uint32_t>(value);
-    const bool is_nan = (bits & ~kSign) > kInfinity;
-    const uint32_t rounded = is_nan ? bits | 0x400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
-    const auto half = static_cast<uint16_t>(rounded >> 16);
-    std::memcpy(to, &half, sizeof(half));
-  }
-};
-
-// A float of `kExponentBits` and `kFractionBits`, with infinities (as IEEE has them) or without (as
-// e4m3fn, whose largest number has the exponent of infinity and whose only NaN has all bits).
-template <int kExponentBits, int kFractionBits, bool kHasInfinity>
-struct SmallFloat {
-  static constexpr int kSmallBias = (1 << (kExponentBits - 1)) - 1;
-  static constexpr int kShift = kMantissaBits - kFractionBits;
-  static constexpr uint32_t kSignBit = 1u << (kExponentBits + kFractionBits);
-  // The code from which on it is infinite or NaN.
-  static constexpr uint32_t kFirstSpecial =
-      kHasInfinity ? ((1u << kExponentBits) - 1) << kFractionBits : kSignBit - 1;
-
-  // To nearest, ties to even. A magnitude beyond the largest number becomes a special code or more.
-  PAGEDKV_NUMBER static uint32_t round(float value) {
-    // Added to this, a number rounds to a multiple of the smallest one above zero.
-    constexpr float kRounder = std::bit_cast<float>(
-        uint32_t{kBias + 1 - kSmallBias - kFractionBits + kMantissaBits} << kMantissaBits);
-    constexpr float kSmallestNormal =
-        std::bit_cast<float>(uint32_t{kBias + 1 - kSmallBias} << kMantissaBits);
-    const auto bits = std::bit_cast<uint32_t>(value);
-    const uint32_t magnitude = bits & ~kSign;
-    const auto absolute = std::bit_cast<float>(magnitude);
-    const uint32_t subnormal =
-        std::bit_cast<uint32_t>(absolute + kRounder) - std::bit_cast<uint32_t>(kRounder);
-    const uint32_t half = (1u << (kShift - 1)) - 1 + ((magnitude >> kShift) & 1u);
-    const uint32_t normal =
-        ((magnitude + half) >> kShift) - (uint32_t{kBias - kSmallBias} << kFractionBits);
-    const uint32_t code = absolute < kSmallestNormal ? subnormal : normal;
-    return code | (bits & kSign) >> (31 - kExponentBits - kFractionBits);
-  }
-
-  PAGEDKV_NUMBER static float widen(uint32_t code) {
-    const uint32_t magnitude = code & (kSignBit - 1);
-    // XLA has the CPU take subnormal floats for zeros, so none may stand in between.
-    constexpr float kUnit =
-        std::bit_cast<float>(uint32_t{kBias + 1 - kSmallBias - kFractionBits} << kMantissaBits);
-    const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * kUnit;
-    const uint32_t normal = (magnitude << kShift) + (uint32_t{kBias - kSmallBias} << kMantissaBits);
-    const uint32_t fraction = magnitude - kFirstSpecial;
-    const uint32_t special =
-        kInfinity | (kHasInfinity ? fraction << kShift : 1u << (kMantissaBits - 1));
-    const uint32_t finite =
-        magnitude < (1u << kFractionBits) ? std::bit_cast<uint32_t>(subnormal) : normal;
-    const uint32_t bits = magnitude >= kFirstSpecial ? special : finite;
-    return std::bit_cast<float>(bits | (code & kSignBit) << (31 - kExponentBits - kFractionBits));
-  }
-};
-
-struct Float16 {
-  static constexpr int64_t kBytes = 2;
-  using Small = SmallFloat<5, 10, true>;
-  PAGEDKV_NUMBER static float load(const std::byte* from) {
-    uint16_t bits;
-    std::memcpy(&bits, from, sizeof(bits));
-    return Small::widen(bits);
-  }
-  PAGEDKV_NUMBER static void store(std::byte* to, float value) {
-    const auto bits = std::bit_cast<uint32_t>(value);
-    const uint32_t sign = (bits & kSign) >> 16;
-    const uint32_t rounded = Small::round(value) & 0x7fffu;
-    const bool is_nan = (bits & ~kSign) > kInfinity;
-    // From 65520 on, which rounds to 2^16, and for infinity.
-    const bool is_large = (bits & ~kSign) >= 0x477ff000u;
-    const uint32_t code = is_nan ? 0x7e00u : is_large ? 0x7c00u : rounded;
-    const auto half = static_cast<uint16_t>(code | sign);
-    std::memcpy(to, &half, sizeof(half));
-  }
-};
-
-PAGEDKV_NUMBER float clamp(float value, float limit) {
+PAGEDKV_ALWAYS_INLINE float clamp(float value, float limit) {
   const float high = value < limit ? value : limit;
   return high > -limit ? high : -limit;
 }
 
 // To the nearest whole number, ties to even. Requires |value| < 2^22.
-PAGEDKV_NUMBER int32_t nearest(float value) {
+PAGEDKV_ALWAYS_INLINE int32_t nearest(float value) {
   constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
   return std::bit_cast<int32_t>(value + kRounder) - std::bit_cast<int32_t>(kRounder);
 }
 
 struct Int8 {
   static constexpr int kBits = 8;
-  PAGEDKV_NUMBER static uint32_t code(float value) {
+  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
     return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt8)))) & 0xffu;
   }
-  PAGEDKV_NUMBER static float value(uint32_t code) {
+  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
     return static_cast<float>(static_cast<int8_t>(code));
   }
 };
 
 struct Int4 {
   static constexpr int kBits = 4;
-  PAGEDKV_NUMBER static uint32_t code(float value) {
+  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
     return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt4)))) & 0xfu;
   }
-  PAGEDKV_NUMBER static float value(uint32_t code) {
+  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
     return static_cast<float>(static_cast<int32_t>(code << 28) >> 28);
   }
 };
@@ -181,15 +74,12 @@ struct Int4 {
 template <CodeType kType, typename Small>
 struct Float8 {
   static constexpr int kBits = 8;
-  PAGEDKV_NUMBER static uint32_t code(float value) {
+  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
     return Small::round(clamp(value, largest_code(kType)));
   }
-  PAGEDKV_NUMBER static float value(uint32_t code) { return Small::widen(code); }
+  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) { return Small::widen(code); }
 };
 using E4m3 = Float8<CodeType::kE4m3, SmallFloat<4, 3, false>>;
 using E5m2 = Float8<CodeType::kE5m2, SmallFloat<5, 2, true>>;
 
-#undef PAGEDKV_NUMBER
-
-}  // namespace numbers
 }  // namespace pagedkv

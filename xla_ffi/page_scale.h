@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "float_formats.h"
 #include "host_device.h"
 #include "number_codes.h"
 

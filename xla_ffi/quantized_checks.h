@@ -27,7 +27,7 @@ struct QuantizedRows {
 
 /// A write of rows that are quantised on their way.
 struct CheckedQuantizedWrite {
-  CheckedWrite write;                     // by head
+  const CheckedWrite* write;              // by head; until the next call on this thread
   InlineVector<ScaleGeometry, 2> scales;  // by pool
   std::array<QuantizedRows, 2> rows;      // by stream
 };

@@ -102,19 +102,37 @@ ffi::ErrorOr<CheckedWrite> check_shapes(
   }
   write.padded_token_bytes = padded_token_bytes(
       first, layout, layout.has_heads() ? key_axes[key_axes.size() - 2] : 1, key_axes.back());
+  write.is_plain = rows.size() == 2 && write.padded_token_bytes == 0 &&
+                   std::ranges::all_of(write.rows.span(), [](const RowGeometry& row) {
+                     return row.num_runs == 1 && !row.is_scattered() && row.first == 0 &&
+                            row.page_stride == row.page_size * row.token_stride;
+                   });
   for (PoolGeometry& pool : write.pools) pool.batch = {};  // its array is gone after this call
   return write;
 }
 
+struct LastCheck {
+  ShapeSignature signature;
+  std::optional<CheckedWrite> write;  // if it passed
+};
+
+// Of this thread. To find it takes as long as to compare a shape or two, so it is no line that a
+// compiler may repeat.
+[[gnu::noinline]] LastCheck& last_check() {
+  thread_local LastCheck last;
+  return last;
+}
+
 }  // namespace
 
-ffi::ErrorOr<CheckedWrite> check_write(
+ffi::ErrorOr<const CheckedWrite*> check_write(
     std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
     const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
     std::span<const ffi::AnyBuffer> rows, bool layered, Mode mode, bool by_head) {
   const auto refuse = [](ffi::Error error) { return ffi::Unexpected(std::move(error)); };
-  ShapeSignature signature;
+  LastCheck& last = last_check();
+  ShapeSignature::Update signature(last.signature);
   signature.add(reinterpret_cast<intptr_t>(&layout));
   signature.add(layered);
   signature.add(by_head);
@@ -124,30 +142,25 @@ ffi::ErrorOr<CheckedWrite> check_write(
   signature.add(pools);
   signature.add(new_pools);
   signature.add(rows);
-  thread_local ShapeSignature last_signature;
-  thread_local std::optional<CheckedWrite> last;
-  if (!last || !signature.matches(last_signature)) {
-    last.reset();
+  if (!signature.finds_the_same() || !last.write) {
+    last.write.reset();
     auto checked = check_shapes(operation, slot_mapping, layer, num_dropped, layout, pools,
                                 new_pools, rows, layered, by_head);
-    if (!checked) return checked;
-    last = *checked;
-    last_signature = signature;
+    if (!checked) return refuse(checked.error());
+    last.write = *checked;
   }
-  CheckedWrite write = *last;
-  write.slots = int32_span(slot_mapping);
-  write.layers = int32_span(layer);
-  const PoolGeometry& first = write.pools.front();
   if (mode == Mode::kRaise) {
-    if (auto error = check_layers(operation, write.layers, first.num_layers); error.failure()) {
+    const PoolGeometry& first = last.write->pools.front();
+    if (auto error = check_layers(operation, int32_span(layer), first.num_layers);
+        error.failure()) {
       return refuse(std::move(error));
     }
-    if (auto error = check_ids(operation, "slot", write.slots, first.num_slots());
+    if (auto error = check_ids(operation, "slot", int32_span(slot_mapping), first.num_slots());
         error.failure()) {
       return refuse(std::move(error));
     }
   }
-  return write;
+  return &*last.write;
 }
 
 ffi::Error check_row_dtypes(std::string_view operation, const KvLayout& layout,

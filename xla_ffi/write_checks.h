@@ -19,15 +19,15 @@ namespace pagedkv {
 struct CheckedWrite {
   InlineVector<PoolGeometry, 2> pools;
   InlineVector<RowGeometry, 2> rows;  // by stream
-  std::span<const int32_t> slots;
-  std::span<const int32_t> layers;
-  int64_t token_bytes = 0;         // of the rows of one token in the pools
-  int64_t padded_token_bytes = 0;  // of a token whose rows do not fill it, else 0
+  int64_t token_bytes = 0;            // of the rows of one token in the pools
+  int64_t padded_token_bytes = 0;     // of a token whose rows do not fill it, else 0
+  bool is_plain = false;  // two streams of single runs at the beginnings of tokens back to back
 };
 
 /// Reads pools, the results that alias them, and new rows. Fails, in mode "raise", also if an id is
 /// out of range; in mode "drop" it looks at none, so that ids may be in the memory of a device.
-ffi::ErrorOr<CheckedWrite> check_write(
+/// What it returns stays as it is until the next call on this thread.
+ffi::ErrorOr<const CheckedWrite*> check_write(
     std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
     const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,

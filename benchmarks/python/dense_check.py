@@ -78,7 +78,7 @@ def serve(
 
 def main(name: str) -> int:
     file = ModelFile(find_model(name))
-    model, tokenizer = load_model(file), ChatTokenizer(file)
+    model, tokenizer = load_model(file, "float32"), ChatTokenizer(file)
     prompts = make_prompts(tokenizer)
     num_groups = model.places.num_groups
     # Of a request: all pages in a full group, and a window and a chunk in another.

@@ -39,7 +39,7 @@ QUESTIONS = [
 def main(name: str = DEFAULT_MODEL) -> int:
     path = find_model(name)
     file = ModelFile(path)
-    model = load_model(file)
+    model = load_model(file, "float32")
     tokenizer = ChatTokenizer(file)
     reference = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32

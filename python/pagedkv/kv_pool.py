@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from pagedkv.ops import gather_pages, paged_attention, write_kv
+from pagedkv.ops import QuantizedPages, gather_pages, paged_attention, write_kv
 from pagedkv.ops._checks import bits
+from pagedkv.ops._quantized import Granularity
 
 _MAX_INT32 = 2**31 - 1
 
@@ -23,7 +24,8 @@ class KVPool:
 
     Attributes:
       key_pages: Shape ``[layers, pages, page_size, kv_heads, head_dim]``.
-      value_pages: The same shape and dtype; ``head_dim`` may differ.
+      value_pages: The same shape and dtype; ``head_dim`` may differ. Both may be `QuantizedPages`
+        of such.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -39,8 +41,8 @@ class KVPool:
       ((1, 4, 1, 2), [1.0, 1.0])
     """
 
-    key_pages: jax.Array
-    value_pages: jax.Array
+    key_pages: Any
+    value_pages: Any
 
     @classmethod
     def zeros(
@@ -52,6 +54,7 @@ class KVPool:
         num_kv_heads: int,
         head_dim: int,
         dtype: DTypeLike,
+        granularity: Granularity | None = None,
         device: Any = None,
     ) -> "KVPool":
         """Allocates a cache of zeros.
@@ -63,6 +66,8 @@ class KVPool:
           num_kv_heads: Heads of a token's key and value, at least 1.
           head_dim: Elements of a head, at least 1.
           dtype: Of both pools.
+          granularity: What shares a scale, for `QuantizedPages` of int8, int4, float8_e4m3fn or
+            float8_e5m2. None for pages that keep K/V as they are.
           device: A `jax.Device` or `jax.sharding.Sharding` for both pools; the default device
             without one.
 
@@ -88,41 +93,53 @@ class KVPool:
                 f"which int32 slots can reach, got {num_pages * page_size}"
             )
         shape = (num_layers, num_pages, page_size, num_kv_heads, head_dim)
-        return cls(
-            key_pages=jnp.zeros(shape, dtype, device=device),
-            value_pages=jnp.zeros(shape, dtype, device=device),
-        )
+
+        def make() -> Any:
+            if granularity is None:
+                return jnp.zeros(shape, dtype, device=device)
+            return QuantizedPages.zeros(shape, dtype, granularity=granularity, device=device)
+
+        return cls(key_pages=make(), value_pages=make())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(layers, pages, page_size, kv_heads, head_dim)`` of the keys."""
+        return tuple(_codes(self.key_pages).shape)
 
     @property
     def num_layers(self) -> int:
-        return self.key_pages.shape[0]
+        return self.shape[0]
 
     @property
     def num_pages(self) -> int:
-        return self.key_pages.shape[1]
+        return self.shape[1]
 
     @property
     def page_size(self) -> int:
         """Tokens of a page."""
-        return self.key_pages.shape[2]
+        return self.shape[2]
 
     @property
     def num_kv_heads(self) -> int:
-        return self.key_pages.shape[3]
+        return self.shape[3]
 
     @property
     def head_dim(self) -> int:
         """Elements of a head of a key."""
-        return self.key_pages.shape[4]
+        return self.shape[4]
 
     @property
     def dtype(self) -> Any:
-        return self.key_pages.dtype
+        return _codes(self.key_pages).dtype
+
+    @property
+    def is_quantized(self) -> bool:
+        return isinstance(self.key_pages, QuantizedPages)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both pools, over all devices."""
-        pools = (self.key_pages, self.value_pages)
+        """Bytes of both pools and their scales, over all devices."""
+        pools = jax.tree.leaves((self.key_pages, self.value_pages))
         return sum(pool.size * bits(pool.dtype) // 8 for pool in pools)
 
     def write(
@@ -199,7 +216,7 @@ class KVPool:
         return attention.output, attention.num_dropped
 
     def __repr__(self) -> str:
-        shape = getattr(self.key_pages, "shape", None)
+        shape = getattr(_codes(self.key_pages), "shape", None)
         if shape is None or len(shape) != 5:  # a pytree of something else than arrays
             return f"KVPool({self.key_pages!r}, {self.value_pages!r})"
         return (
@@ -207,6 +224,10 @@ class KVPool:
             f"{self.page_size} tokens, {self.num_kv_heads} kv heads x {self.head_dim}, "
             f"{self.dtype}, {self.nbytes / 2**20:.1f} MiB)"
         )
+
+
+def _codes(pool: Any) -> Any:
+    return pool.pages if isinstance(pool, QuantizedPages) else pool
 
 
 def _tokens(rows: jax.Array) -> jax.Array:

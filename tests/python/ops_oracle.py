@@ -42,6 +42,15 @@ def gather_pages(pages, page_ids, layer=None):
     return rows.reshape(*page_ids.shape, *layers.shape[2:]), num_dropped
 
 
+def sees(position, other, window=None, chunk=None, sink_tokens=0):
+    """Whether the token at `position` of a request sees the one at `other`."""
+    if other > position:
+        return False
+    in_window = window is None or position - other < window
+    in_chunk = chunk is None or position // chunk == other // chunk
+    return other < sink_tokens or (in_window and in_chunk)
+
+
 def paged_attention(
     query,
     key_pages,
@@ -51,52 +60,90 @@ def paged_attention(
     context_lens,
     layer=0,
     scale=None,
+    soft_cap=None,
+    sinks=None,
     window=None,
+    chunk=None,
+    sink_tokens=0,
 ):
-    """In float64, one query head of one token after the other."""
+    """In float64, one query head of one token after the other. Pools are NHD with a layer axis."""
     num_layers, num_pages, page_size, kv_heads, head_dim = key_pages.shape
     num_tokens, heads, _ = query.shape
     layer_exists = 0 <= layer < num_layers
     scale = head_dim**-0.5 if scale is None else scale
     output = np.zeros((num_tokens, heads, value_pages.shape[-1]))
     num_dropped = 0
+    has_mask = (window is None or window >= 1) and (chunk is None or chunk >= 1)
+    has_mask = has_mask and sink_tokens >= 0
     starts, width = list(map(int, query_starts)), page_table.shape[1]
     for r, context in enumerate(map(int, context_lens)):
         start, end = starts[r : r + 2]
         is_in_order = start >= max(starts[: r + 1]) and 0 <= start <= end <= num_tokens
-        if (
-            (window is not None and window < 1)
-            or not is_in_order
-            or not end - start <= context <= width * page_size
-        ):
+        if not has_mask or not is_in_order or not end - start <= context <= width * page_size:
             num_dropped += 1
             continue
         if start == end:
             continue
-        keys, values, positions = [], [], []
-        first_seen = 0 if window is None else max(0, context - (end - start) - window + 1)
-        for i, page in enumerate(map(int, page_table[r, : -(-context // page_size)])):
-            if (i + 1) * page_size <= first_seen:
-                continue
+        seen_by = {
+            token: [
+                other
+                for other in range(context)
+                if sees(context - end + token, other, window, chunk, sink_tokens)
+            ]
+            for token in range(start, end)
+        }
+        keys, values = {}, {}
+        for i in sorted({other // page_size for seen in seen_by.values() for other in seen}):
+            page = int(page_table[r, i])
             if not (layer_exists and 0 <= page < num_pages):
                 num_dropped += 1
                 continue
-            for position in range(i * page_size, min((i + 1) * page_size, context)):
-                positions.append(position)
-                keys.append(key_pages[layer, page, position % page_size].astype(np.float64))
-                values.append(value_pages[layer, page, position % page_size].astype(np.float64))
-        for token in range(start, end):
-            last = context - end + token
-            first = 0 if window is None else last - window + 1
-            seen = [i for i, position in enumerate(positions) if first <= position <= last]
+            for offset in range(page_size):
+                keys[i * page_size + offset] = key_pages[layer, page, offset].astype(np.float64)
+                values[i * page_size + offset] = value_pages[layer, page, offset].astype(np.float64)
+        for token, seen in seen_by.items():
+            seen = [other for other in seen if other in keys]
             for head in range(heads if seen else 0):
                 kv_head = head // (heads // kv_heads)
                 row = query[token, head].astype(np.float64) * scale
-                scores = np.array([row @ keys[i][kv_head] for i in seen])
-                weights = np.exp(scores - scores.max())
-                rows = np.array([values[i][kv_head] for i in seen])
-                output[token, head] = weights / weights.sum() @ rows
+                scores = np.array([row @ keys[other][kv_head] for other in seen])
+                if soft_cap is not None:
+                    scores = soft_cap * np.tanh(scores / soft_cap)
+                sink = [] if sinks is None else [float(sinks[head])]
+                weights = np.exp(scores - max([scores.max(), *sink]))
+                total = weights.sum()
+                if sink:
+                    total += np.exp(sink[0] - max([scores.max(), *sink]))
+                rows = np.array([values[other][kv_head] for other in seen])
+                output[token, head] = weights / total @ rows
     return output.astype(query.dtype), num_dropped
+
+
+def place(layout, stream, page, offset, head, shape):
+    """Where the elements of one head of one token are in a layer's pool."""
+    match layout.name:
+        case "NHD":
+            return (page, offset, head)
+        case "HND":
+            return (page, head, offset)
+        case "HEADS_FIRST":
+            return (head, page, offset)
+        case "FUSED":
+            return (page, offset, 2 * head + stream)
+        case "FUSED_PACKED":
+            pack = shape[3]
+            return (page, offset, (2 * head + stream) // pack, (2 * head + stream) % pack)
+        case "SIDE_BY_SIDE":
+            pack, half = shape[3], shape[4] // 2
+            part = slice(stream * half, stream * half + half)
+            return (page, offset, head // pack, head % pack, part)
+        case "LATENT":
+            return (page, offset)
+        case "LATENT_PACKED":
+            pack = shape[2]
+            return (page, offset // pack, offset % pack)
+        case "LATENT_TRANSPOSED":
+            return (page, slice(None), offset)
 
 
 def random_array(rng, shape, dtype):

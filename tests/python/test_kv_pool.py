@@ -111,3 +111,35 @@ def test_step_over_all_layers_is_in_place():
     assert cache.key_pages.unsafe_buffer_pointer() == before
     assert num_dropped.tolist() == [0, 0, 0]
     assert sums.tolist() == [256.0] * 3
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn"])
+def test_a_quantised_pool_reads_back_what_was_written_within_its_bounds(dtype):
+    cache = zeros(dtype=dtype, granularity="token")
+    assert cache.is_quantized
+    assert not zeros().is_quantized
+    assert {name: getattr(cache, name) for name in SIZES} == SIZES
+    rows = 3 * 8 * 4 * 2
+    assert cache.nbytes == 2 * rows * (8 + 4)  # a byte an element, and a scale a row
+
+    key, value = np.random.default_rng(0).standard_normal((2, 5, 2, 8)).astype(np.float32)
+    slots = jnp.int32([4, 5, 6, 7, 20])
+    step = jax.jit(lambda cache: cache.write(1, key, value, slots), donate_argnums=0)
+    assert_in_place(step, cache)
+    cache, num_dropped = step(cache)
+    assert num_dropped == 0
+    keys, values = cache.gather(1, jnp.int32([[1, 5]]))
+    for new, read in ((key, keys), (value, values)):
+        actual = np.asarray(read[0, [0, 1, 2, 3, 4]], np.float32)
+        bound = np.abs(new).max(-1, keepdims=True) / 127 + np.abs(new) / 16
+        assert (np.abs(actual - new) <= bound).all()
+
+    query = np.random.default_rng(1).standard_normal((1, 4, 8)).astype(np.float32)
+    table, starts, lens = jnp.int32([[1, 5]]), jnp.int32([0, 1]), jnp.int32([5])
+    attended, num_dropped = cache.attend(1, query, table, starts, lens)
+    floats = zeros(dtype=jnp.float32)
+    floats, _ = floats.write(1, key, value, slots)
+    expected, _ = floats.attend(1, query, table, starts, lens)
+    assert num_dropped == 0
+    np.testing.assert_allclose(attended, expected, atol=0.15)
+    assert not np.array_equal(attended, expected)

@@ -3,38 +3,69 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string_view>
 #include <vector>
 
-/// Attention of a few query rows over the pages of one request, without any XLA in it.
+#include "attention_mask.h"
+#include "attention_scratch.h"
+#include "quantize_kernels.h"
+
+/// Attention of a few query rows over the pages of one request.
 ///
 /// One template, compiled for several instruction sets; which one runs is decided at run time. A
-/// row's result depends on its own query and context alone, not on the rows beside it: how a batch
-/// is cut into blocks changes no bit. Between instruction sets the last bits differ.
+/// context is cut into parts at fixed positions. What a row makes of a part depends on its own query
+/// and context alone, not on the rows beside it, and parts are merged in order: how a batch is cut
+/// into blocks, and who computes them, changes no bit. Between instruction sets the last bits differ.
 namespace pagedkv {
 
-/// Elements of queries, pages and outputs. Sums are float32 whatever it is.
-enum class AttentionDType { kFloat32, kBfloat16 };
+/// Tokens of a part. Softmax over parts that are merged afterwards is Flash-Decoding (Dao et al.,
+/// 2023).
+inline constexpr int64_t kPartTokens = 1024;
 
-/// One layer of the pools: `[num_pages, page_size, num_kv_heads, dim]`, keys and values.
+/// The keys or the values of one layer, where they lie in its pool. Strides are in bytes.
+struct PagedRows {
+  const std::byte* data;  // head 0 of token 0 of page 0
+  int64_t dim;            // elements of a row
+  int64_t page_stride;
+  int64_t token_stride;
+  int64_t head_stride;
+  int64_t element_bytes;   // 0 under a byte
+  int64_t element_stride;  // other than `element_bytes` where elements lie apart
+  FloatType floats;        // what the elements are, unless they are codes
+  CodeType codes;
+  const float* scales;  // of codes; null for floats. Their strides are in scales.
+  int64_t scale_page_stride;
+  int64_t scale_token_stride;
+  int64_t scale_head_stride;
+
+  bool is_scattered() const { return element_stride != element_bytes; }
+};
+
+/// One layer, and how its scores become weights.
 struct AttentionLayer {
-  const std::byte* keys;
-  const std::byte* values;
-  AttentionDType dtype;
+  PagedRows keys;
+  PagedRows values;
+  bool values_are_keys;  // a value is the first elements of the key's row (MLA)
   int64_t num_pages;
   int64_t page_size;
   int64_t num_kv_heads;
-  int64_t key_dim;
-  int64_t value_dim;
+  int64_t group_size;     // query heads of a kv head
+  FloatType query_type;   // of the output too
+  float scale;            // of the scores
+  float soft_cap;         // scores become soft_cap * tanh(score / soft_cap); 0 for none
+  const float* sinks;     // by query head: a score that has a weight and no value; null for none
+  AttentionMask mask;
+  const QuantizeKernels* quantize;  // how codes are read
+
+  int64_t num_heads() const { return num_kv_heads * group_size; }
 };
 
 /// Neighbouring query tokens of one request, and the query heads of some neighbouring kv heads.
 ///
 /// `query` and `output` point at the first of these heads in the first token; tokens are
-/// `layer.num_kv_heads * group_size` heads apart. The token at position `p` sees positions
-/// `(p - window, p]`, but for those whose page id is out of range. `page_ids` has an entry for each
-/// page up to the last token's; those that no token of the block sees are not read.
+/// `layer.num_heads()` heads apart. A token sees what the mask says, but for tokens whose page id is
+/// out of range. `page_ids` has an entry for each page up to the last token's; those that no token
+/// of the block sees are not read.
 struct AttentionBlock {
   const std::byte* query;
   std::byte* output;
@@ -43,28 +74,30 @@ struct AttentionBlock {
   int64_t num_tokens;
   int64_t kv_head;  // the first
   int64_t num_kv_heads;
-  int64_t group_size;  // query heads of a kv head
-  int64_t window;      // at least 1
-  float scale;
 
-  int64_t num_rows() const { return num_tokens * num_kv_heads * group_size; }
-  int64_t first_visible() const { return std::max<int64_t>(0, first_position - window + 1); }
+  int64_t end_position() const { return first_position + num_tokens; }
 };
 
-/// Computes one block. Thread-safe: writes only `block.output`, and `scratch`, which has
-/// `attention_scratch_bytes()` aligned to `kAttentionScratchAlignment`.
-using AttendBlock = void (*)(const AttentionLayer& layer, const AttentionBlock& block,
-                             float* scratch);
-
-inline constexpr size_t kAttentionScratchAlignment = 64;
-
-/// Scratch that a block of at most `num_rows` rows needs, or nothing if it is beyond counting.
-std::optional<size_t> attention_scratch_bytes(const AttentionLayer& layer, int64_t num_rows);
+/// The steps of a block, for one instruction set. Rows are the query heads of all its tokens. All
+/// are thread-safe: they write only the scratch or the state given to them, or the block's output.
+struct AttentionKernel {
+  /// Puts the queries of the block, scaled, into the scratch.
+  void (*load_queries)(const AttentionLayer& layer, const AttentionBlock& block,
+                       const AttentionScratch& scratch);
+  /// Makes `state` what the rows get from the tokens of part `part`.
+  void (*attend)(const AttentionLayer& layer, const AttentionBlock& block, int64_t part,
+                 const AttentionScratch& scratch, const AttentionState& state);
+  /// Adds to `state` what a later part came to.
+  void (*merge)(const AttentionState& state, const AttentionState& later, int64_t num_rows);
+  /// Writes the block's output. Changes the state.
+  void (*finish)(const AttentionLayer& layer, const AttentionBlock& block,
+                 const AttentionState& state);
+};
 
 /// Names of the instruction sets this CPU can run, the fastest first and "portable" last.
 std::vector<std::string_view> attention_instruction_sets();
 
 /// The kernel for an instruction set, or for "best"; null if this CPU cannot run it.
-AttendBlock find_attention_kernel(std::string_view instruction_set);
+const AttentionKernel* find_attention_kernel(std::string_view instruction_set);
 
 }  // namespace pagedkv

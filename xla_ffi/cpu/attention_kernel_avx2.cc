@@ -3,14 +3,15 @@
 #if defined(__x86_64__)
 
 // The rest of the library is built for any x86-64; only these functions use the extension.
-#define PAGEDKV_TARGET __attribute__((target("avx2,fma")))
+#define PAGEDKV_TARGET __attribute__((target("avx2,fma,f16c")))
 #define PAGEDKV_VECTOR_BYTES 32
 #include "attention_kernel_impl.h"
 
 namespace pagedkv {
 
-AttendBlock attention_kernel_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? attend : nullptr;
+const AttentionKernel* attention_kernel_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                 __builtin_cpu_supports("f16c") ? &kKernel : nullptr;
 }
 
 }  // namespace pagedkv
@@ -19,7 +20,7 @@ AttendBlock attention_kernel_avx2() {
 
 namespace pagedkv {
 
-AttendBlock attention_kernel_avx2() { return nullptr; }
+const AttentionKernel* attention_kernel_avx2() { return nullptr; }
 
 }  // namespace pagedkv
 

@@ -1,500 +1,255 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#include <utility>
 
 #include "attention_kernel.h"
-#include "ids.h"
+#include "attention_rows.h"
+#include "attention_tiles.h"
+#include "attention_vectors.h"
 
-/// The kernel, as a text that several sources include, each for its instruction set: they define
-/// PAGEDKV_TARGET, the attribute of every function here, and PAGEDKV_VECTOR_BYTES. A lambda would
-/// not inherit the attribute, and a function without it would not be inlined, so there are none.
-#define PAGEDKV_INLINE PAGEDKV_TARGET __attribute__((always_inline)) inline
-
+/// The steps of a block: the last part of the attention kernel's text, as attention_vectors.h.
 namespace pagedkv {
 namespace {
 
-// --- vectors
-// --------------------------------------------------------------------------------------
+// A block in the hands of a worker.
+struct Work {
+  const AttentionLayer& layer;
+  const AttentionBlock& block;
+  const AttentionScratch& scratch;
+  const AttentionState& state;
+  int64_t rows_per_head;
+  int64_t key_bytes, value_bytes;  // of a row
 
-constexpr int kWidth = PAGEDKV_VECTOR_BYTES / sizeof(float);
-constexpr int kLaneWidth = 4;  // shuffles stay inside 16 bytes, where they are cheap
-
-typedef float Floats __attribute__((vector_size(PAGEDKV_VECTOR_BYTES)));
-typedef int32_t Ints __attribute__((vector_size(PAGEDKV_VECTOR_BYTES)));
-typedef uint32_t Words __attribute__((vector_size(PAGEDKV_VECTOR_BYTES)));
-typedef uint16_t HalfWords __attribute__((vector_size(PAGEDKV_VECTOR_BYTES / 2)));
-typedef float Lane __attribute__((vector_size(kLaneWidth * sizeof(float))));
-
-// The upper half of a float32.
-struct Bfloat16 {
-  uint16_t bits;
+  int64_t end_head() const { return block.num_kv_heads; }
 };
 
-template <typename Vector, typename T>
-PAGEDKV_INLINE Vector load_as(const T* from) {
-  Vector vector;
-  std::memcpy(&vector, from, sizeof(vector));
-  return vector;
+// The row of the scratch that holds query head `head` of the block, in token `token`. Rows of a kv
+// head lie together, and go from token to token.
+PAGEDKV_INLINE int64_t row_index(const AttentionLayer& layer, const AttentionBlock& block,
+                                 int64_t token, int64_t head) {
+  const int64_t kv_head = head / layer.group_size, member = head % layer.group_size;
+  return (kv_head * block.num_tokens + token) * layer.group_size + member;
 }
 
-PAGEDKV_INLINE Floats load(const float* from) { return load_as<Floats>(from); }
-
-PAGEDKV_INLINE Floats load(const Bfloat16* from) {
-  const Words words = __builtin_convertvector(load_as<HalfWords>(from), Words);
-  return reinterpret_cast<Floats>(words << 16);
-}
-
-template <typename Vector>
-PAGEDKV_INLINE void store(float* to, Vector vector) {
-  std::memcpy(to, &vector, sizeof(vector));
-}
-
-PAGEDKV_INLINE Floats broadcast(float value) { return value - Floats{}; }
-
-PAGEDKV_INLINE float to_float(float value) { return value; }
-
-PAGEDKV_INLINE float to_float(Bfloat16 value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
-}
-
-PAGEDKV_INLINE void from_float(float value, float& to) { to = value; }
-
-// To nearest, ties to even. Adding to a NaN could carry into infinity, so its bits are cut.
-PAGEDKV_INLINE void from_float(float value, Bfloat16& to) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const bool is_nan = value != value;
-  const uint32_t rounded = is_nan ? bits | 0x400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
-  to.bits = static_cast<uint16_t>(rounded >> 16);
-}
-
-// In each 16 bytes: the first or last two floats of both, taken in turns or one after the other.
-constexpr int interleaved(int i, int half) {
-  const int lane = i / kLaneWidth, at = i % kLaneWidth;
-  return (at % 2) * kWidth + lane * kLaneWidth + 2 * half + at / 2;
-}
-constexpr int joined(int i, int half) {
-  const int lane = i / kLaneWidth, at = i % kLaneWidth;
-  return (at / 2) * kWidth + lane * kLaneWidth + 2 * half + at % 2;
-}
-
-template <int... kI>
-PAGEDKV_INLINE Floats add_interleaved(Floats a, Floats b, std::integer_sequence<int, kI...>) {
-  return __builtin_shufflevector(a, b, interleaved(kI, 0)...) +
-         __builtin_shufflevector(a, b, interleaved(kI, 1)...);
-}
-
-template <int... kI>
-PAGEDKV_INLINE Floats add_joined(Floats a, Floats b, std::integer_sequence<int, kI...>) {
-  return __builtin_shufflevector(a, b, joined(kI, 0)...) +
-         __builtin_shufflevector(a, b, joined(kI, 1)...);
-}
-
-// The sum of each of four vectors.
-PAGEDKV_INLINE Lane sums(Floats a, Floats b, Floats c, Floats d) {
-  constexpr std::make_integer_sequence<int, kWidth> kAll;
-  const Floats in_lanes =
-      add_joined(add_interleaved(a, b, kAll), add_interleaved(c, d, kAll), kAll);
-  float lanes[kWidth];
-  store(lanes, in_lanes);
-  Lane sum = load_as<Lane>(lanes);
-  for (int at = kLaneWidth; at < kWidth; at += kLaneWidth) sum += load_as<Lane>(lanes + at);
-  return sum;
-}
-
-PAGEDKV_INLINE float largest(Floats vector) {
-  float values[kWidth];
-  store(values, vector);
-  float result = values[0];
-  for (int i = 1; i < kWidth; ++i) result = values[i] > result ? values[i] : result;
-  return result;
-}
-
-PAGEDKV_INLINE float sum(Floats vector) {
-  float values[kWidth];
-  store(values, vector);
-  float result = values[0];
-  for (int i = 1; i < kWidth; ++i) result += values[i];
-  return result;
-}
-
-// e^x for x <= 0, to 1e-7 of it: x = n ln 2 + r, and a polynomial for e^r (Cephes). Below
-// kSmallestExponent, where the result would be denormal, it is 0. A NaN stays one.
-PAGEDKV_INLINE Floats exponential(Floats x) {
-  constexpr float kSmallestExponent = -87.33654f;
-  constexpr float kLog2E = 1.44269504f;
-  constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-  constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: what is added to it becomes whole
-  constexpr int kExponentBias = 127, kMantissaBits = 23;
-
-  const auto underflows = x < kSmallestExponent;
-  const Floats clamped = underflows ? broadcast(kSmallestExponent) : x;
-  const Floats n = (clamped * kLog2E + kRounder) - kRounder;
-  const Floats r = (clamped - n * kLn2High) - n * kLn2Low;
-  Floats polynomial = broadcast(1.9875691500e-4f);
-  polynomial = polynomial * r + 1.3981999507e-3f;
-  polynomial = polynomial * r + 8.3334519073e-3f;
-  polynomial = polynomial * r + 4.1665795894e-2f;
-  polynomial = polynomial * r + 1.6666665459e-1f;
-  polynomial = polynomial * r + 5.0000001201e-1f;
-  const Floats e_r = polynomial * (r * r) + r + 1.0f;
-  const Ints exponent = (__builtin_convertvector(n, Ints) + kExponentBias) << kMantissaBits;
-  return underflows ? Floats{} : e_r * reinterpret_cast<Floats>(exponent);
-}
-
-// --- the kernel
-// -----------------------------------------------------------------------------------
-
-constexpr int kTileTokens = 32;  // whose scores are in hand at a time
-constexpr int kRowBlock = 3;     // with kTokenBlock, what fits in 16 registers
-constexpr int kTokenBlock = 4;   // one `sums`
-constexpr int kVectorBlock = 4;  // of a value row
-
-static_assert(kTileTokens % kTokenBlock == 0 && kTileTokens % kWidth == 0);
-
-constexpr int64_t padded(int64_t dim) { return (dim + kWidth - 1) / kWidth * kWidth; }
-
-// Where the parts of a block's scratch are. Rows of floats are padded with zeros to whole vectors.
-struct Scratch {
-  int64_t key_stride, value_stride;
-  float* query;        // [rows, key_stride], scaled
-  float* accumulator;  // [rows, value_stride]
-  float* weights;      // [kRowBlock, kTileTokens]: scores, then their exponentials
-  float* maximum;      // [rows]
-  float* total;        // [rows]
-  float* keys;         // [kTileTokens, key_stride], where rows are not used in place
-  float* values;       // [kTileTokens, value_stride]
-
-  PAGEDKV_TARGET Scratch(const AttentionLayer& layer, int64_t num_rows, float* memory)
-      : key_stride(padded(layer.key_dim)), value_stride(padded(layer.value_dim)) {
-    query = memory;
-    keys = query + num_rows * key_stride;
-    accumulator = keys + kTileTokens * key_stride;
-    values = accumulator + num_rows * value_stride;
-    weights = values + kTileTokens * value_stride;
-    maximum = weights + kRowBlock * kTileTokens;
-    total = maximum + num_rows;
-  }
-};
-
-// Tokens of a request that exist, in order: absent ones are left out. Their rows have all heads.
-// Those before `first` are left of every window: they keep their places, and have no rows.
-template <typename T>
-struct Tile {
-  int first = 0;
-  int size = 0;
-  int64_t positions[kTileTokens];
-  const T* keys[kTileTokens];
-  const T* values[kTileTokens];
-};
-
-// The rows of one head, as whole vectors of floats.
-struct HeadTile {
-  const float* keys[kTileTokens];
-  const float* values[kTileTokens];
-};
-
-template <typename T>
-PAGEDKV_TARGET void to_floats(const T* from, int64_t dim, float* to, int64_t stride) {
-  int64_t i = 0;
-  for (; i + kWidth <= dim; i += kWidth) store(to + i, load(from + i));
-  for (; i < dim; ++i) to[i] = to_float(from[i]);
-  for (; i < stride; ++i) to[i] = 0.0f;
-}
-
-// The row as whole vectors of floats: where it is, or else a copy of it.
-template <typename T>
-PAGEDKV_INLINE const float* as_floats(const T* row, int64_t dim, float* copy, int64_t stride) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (dim == stride) return row;
-  }
-  to_floats(row, dim, copy, stride);
-  return copy;
-}
-
-// Fills the tile with the tokens at [position, end). A token's place in its tile does not depend on
-// the block, or else the sums of a row would.
-template <typename T>
-PAGEDKV_TARGET void fill(Tile<T>& tile, const AttentionLayer& layer, const AttentionBlock& block,
-                         int64_t position, int64_t end) {
-  const int64_t key_row = layer.num_kv_heads * layer.key_dim;
-  const int64_t value_row = layer.num_kv_heads * layer.value_dim;
-  const T* keys = reinterpret_cast<const T*>(layer.keys) + block.kv_head * layer.key_dim;
-  const T* values = reinterpret_cast<const T*>(layer.values) + block.kv_head * layer.value_dim;
-  const int64_t first_visible = block.first_visible();
-  tile.first = tile.size = 0;
-  while (position < end) {
-    const int64_t page = position / layer.page_size, offset = position % layer.page_size;
-    const int64_t count = std::min(layer.page_size - offset, end - position);
-    const int32_t page_id = block.page_ids[page];
-    if (in_range(page_id, layer.num_pages)) {
-      const int64_t slot = page_id * layer.page_size + offset;
-      for (int64_t i = 0; i < count; ++i, ++tile.size) {
-        tile.positions[tile.size] = position + i;
-        if (position + i < first_visible) {
-          tile.first = tile.size + 1;
-          continue;
-        }
-        tile.keys[tile.size] = keys + (slot + i) * key_row;
-        tile.values[tile.size] = values + (slot + i) * value_row;
-      }
-    }
-    position += count;
-  }
-}
-
-// Head `head` of the block: its rows where they are, or copies in the scratch.
-template <typename T>
-PAGEDKV_TARGET void take_head(const Tile<T>& tile, const AttentionLayer& layer,
-                              const Scratch& scratch, int64_t head, HeadTile& rows) {
-  for (int t = tile.first; t < tile.size; ++t) {
-    rows.keys[t] = as_floats(tile.keys[t] + head * layer.key_dim, layer.key_dim,
-                             scratch.keys + t * scratch.key_stride, scratch.key_stride);
-    rows.values[t] = as_floats(tile.values[t] + head * layer.value_dim, layer.value_dim,
-                               scratch.values + t * scratch.value_stride, scratch.value_stride);
-  }
-  // Whole blocks of tokens are scored; what is beyond the first and the last is not used.
-  for (int t = tile.first; t % kTokenBlock != 0; --t) rows.keys[t - 1] = rows.keys[tile.first];
-  for (int t = tile.size; t % kTokenBlock != 0; ++t) rows.keys[t] = rows.keys[tile.size - 1];
-}
-
-// Tokens [begin, end) of a tile.
-struct Range {
-  int begin, end;
-
-  PAGEDKV_INLINE bool empty() const { return begin >= end; }
-};
-
-// weights[r][t] = query row r times key t, for some tokens of the tile, in whole blocks of them.
-template <int kRows>
-PAGEDKV_TARGET void score(const float* const* keys, Range tokens, const float* query,
-                          int64_t stride, float* weights) {
-  for (int token = tokens.begin - tokens.begin % kTokenBlock; token < tokens.end;
-       token += kTokenBlock) {
-    Floats dots[kRows][kTokenBlock] = {};
-    for (int64_t at = 0; at < stride; at += kWidth) {
-      Floats rows[kRows];
-      for (int r = 0; r < kRows; ++r) rows[r] = load(query + r * stride + at);
-      for (int t = 0; t < kTokenBlock; ++t) {
-        const Floats key = load(keys[token + t] + at);
-        for (int r = 0; r < kRows; ++r) dots[r][t] += rows[r] * key;
-      }
-    }
-    for (int r = 0; r < kRows; ++r) {
-      store(weights + r * kTileTokens + token,
-            sums(dots[r][0], dots[r][1], dots[r][2], dots[r][3]));
-    }
-  }
-}
-
-// Turns the scores of the tokens a row sees into weights, and brings what the row has summed so far
-// to the new maximum.
-PAGEDKV_TARGET void soften(float* weights, Range visible, float& maximum, float& total,
-                           float* accumulator, int64_t stride) {
-  constexpr float kUnseen = -std::numeric_limits<float>::infinity();
-  const int begin = visible.begin - visible.begin % kWidth;
-  const int end = static_cast<int>(padded(visible.end));
-  for (int i = begin; i < visible.begin; ++i) weights[i] = kUnseen;
-  for (int i = visible.end; i < end; ++i) weights[i] = kUnseen;
-  Floats highest = load(weights + begin);
-  for (int i = begin + kWidth; i < end; i += kWidth) {
-    const Floats scores = load(weights + i);
-    highest = scores > highest ? scores : highest;
-  }
-  if (const float seen = largest(highest); seen > maximum) {
-    const Floats shrink = exponential(broadcast(maximum - seen));
-    maximum = seen;
-    total *= shrink[0];
-    for (int64_t i = 0; i < stride; i += kWidth) {
-      store(accumulator + i, load(accumulator + i) * shrink);
-    }
-  }
-  Floats sum_of_weights = {};
-  for (int i = begin; i < end; i += kWidth) {
-    const Floats exponentials = exponential(load(weights + i) - maximum);
-    store(weights + i, exponentials);
-    sum_of_weights += exponentials;
-  }
-  total += sum(sum_of_weights);
-}
-
-// accumulator[r] += weights[r][t] * value t, for some tokens and some columns.
-template <int kRows, int kVectors>
-PAGEDKV_INLINE void accumulate_columns(const float* const* values, Range tokens,
-                                       const float* weights, float* accumulator, int64_t stride,
-                                       int64_t column) {
-  Floats sums_of[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      sums_of[r][v] = load(accumulator + r * stride + column + v * kWidth);
-    }
-  }
-  for (int t = tokens.begin; t < tokens.end; ++t) {
-    for (int v = 0; v < kVectors; ++v) {
-      const Floats value = load(values[t] + column + v * kWidth);
-      for (int r = 0; r < kRows; ++r) sums_of[r][v] += weights[r * kTileTokens + t] * value;
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      store(accumulator + r * stride + column + v * kWidth, sums_of[r][v]);
-    }
-  }
-}
-
-template <int kRows>
-PAGEDKV_TARGET void accumulate(const float* const* values, Range tokens, const float* weights,
-                               float* accumulator, int64_t stride) {
-  if (tokens.empty()) return;
-  constexpr int64_t kBlock = kVectorBlock * kWidth;
-  int64_t column = 0;
-  for (; column + kBlock <= stride; column += kBlock) {
-    accumulate_columns<kRows, kVectorBlock>(values, tokens, weights, accumulator, stride, column);
-  }
-  for (; column < stride; column += kWidth) {
-    accumulate_columns<kRows, 1>(values, tokens, weights, accumulator, stride, column);
-  }
-}
-
-// The tokens of the tile that the query at `position` sees. They are neighbours: attention is
-// causal, and goes back as far as the window.
-template <typename T>
-PAGEDKV_INLINE Range visible_to(const Tile<T>& tile, int64_t position, int64_t window) {
-  Range range{tile.first, tile.size};
-  while (!range.empty() && tile.positions[range.end - 1] > position) --range.end;
-  while (!range.empty() && tile.positions[range.begin] <= position - window) ++range.begin;
-  return range;
-}
-
-// Rows [row, row + kRows) of the scratch over one tile. What they see of it, `visible`, begins and
-// ends no earlier from row to row.
-template <int kRows>
-PAGEDKV_TARGET void attend_rows(const HeadTile& tile, const Range* visible, const Scratch& scratch,
-                                int64_t row) {
-  const Range any{visible[0].begin, visible[kRows - 1].end};
-  if (any.empty()) return;
-  float* accumulator = scratch.accumulator + row * scratch.value_stride;
-  score<kRows>(tile.keys, any, scratch.query + row * scratch.key_stride, scratch.key_stride,
-               scratch.weights);
-  for (int r = 0; r < kRows; ++r) {
-    if (visible[r].empty()) continue;
-    soften(scratch.weights + r * kTileTokens, visible[r], scratch.maximum[row + r],
-           scratch.total[row + r], accumulator + r * scratch.value_stride, scratch.value_stride);
-  }
-  // What only some rows see must not touch the others, were it by a weight of zero: the value could
-  // be NaN. Each row adds its tokens in order, whether all see them or it alone.
-  const Range all{visible[kRows - 1].begin, std::max(visible[0].end, visible[kRows - 1].begin)};
-  for (int r = 0; r < kRows; ++r) {
-    accumulate<1>(tile.values, {visible[r].begin, std::min(all.begin, visible[r].end)},
-                  scratch.weights + r * kTileTokens, accumulator + r * scratch.value_stride,
-                  scratch.value_stride);
-  }
-  accumulate<kRows>(tile.values, all, scratch.weights, accumulator, scratch.value_stride);
-  for (int r = 0; r < kRows; ++r) {
-    accumulate<1>(tile.values, {all.end, visible[r].end}, scratch.weights + r * kTileTokens,
-                  accumulator + r * scratch.value_stride, scratch.value_stride);
-  }
-}
-
-// All rows of one head over one tile. Rows of a head go from token to token.
-template <typename T>
-PAGEDKV_TARGET void attend_head(const Tile<T>& tile, const HeadTile& rows,
-                                const AttentionBlock& block, const Scratch& scratch, int64_t head) {
-  const int64_t num_rows = block.num_tokens * block.group_size;
-  const int64_t first_row = head * num_rows;
-  for (int64_t row = 0; row < num_rows; row += kRowBlock) {
-    const int64_t count = std::min<int64_t>(kRowBlock, num_rows - row);
-    Range visible[kRowBlock];
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t position = block.first_position + (row + r) / block.group_size;
-      visible[r] = visible_to(tile, position, block.window);
-    }
-    if (count == kRowBlock) attend_rows<kRowBlock>(rows, visible, scratch, first_row + row);
-    if (count == 2) attend_rows<2>(rows, visible, scratch, first_row + row);
-    if (count == 1) attend_rows<1>(rows, visible, scratch, first_row + row);
-  }
-}
-
-static_assert(kRowBlock == 3);
-
-// The row of the scratch that holds query head `head` of the block, in token `token`.
-PAGEDKV_INLINE int64_t scratch_row(const AttentionBlock& block, int64_t token, int64_t head) {
-  const int64_t kv_head = head / block.group_size, member = head % block.group_size;
-  return (kv_head * block.num_tokens + token) * block.group_size + member;
-}
-
-template <typename T>
 PAGEDKV_TARGET void load_queries(const AttentionLayer& layer, const AttentionBlock& block,
-                                 const Scratch& scratch) {
-  const T* token_rows = reinterpret_cast<const T*>(block.query);
+                                 const AttentionScratch& scratch) {
+  const int64_t dim = layer.keys.dim, bytes = float_bytes(layer.query_type);
   for (int64_t token = 0; token < block.num_tokens; ++token) {
-    for (int64_t head = 0; head < block.num_kv_heads * block.group_size; ++head) {
-      float* to = scratch.query + scratch_row(block, token, head) * scratch.key_stride;
-      to_floats(token_rows + head * layer.key_dim, layer.key_dim, to, scratch.key_stride);
+    const std::byte* heads = block.query + token * layer.num_heads() * dim * bytes;
+    for (int64_t head = 0; head < block.num_kv_heads * layer.group_size; ++head) {
+      float* to = scratch.query + row_index(layer, block, token, head) * scratch.key_stride;
+      widen_any(layer.query_type, heads + head * dim * bytes, dim, to);
+      std::fill(to + dim, to + scratch.key_stride, 0.0f);
       for (int64_t i = 0; i < scratch.key_stride; i += kWidth) {
-        store(to + i, load(to + i) * block.scale);
+        store(to + i, load(to + i) * layer.scale);
       }
     }
-    token_rows += layer.num_kv_heads * block.group_size * layer.key_dim;
   }
 }
 
-template <typename T>
-PAGEDKV_TARGET void store_outputs(const AttentionLayer& layer, const AttentionBlock& block,
-                                  const Scratch& scratch) {
-  T* token_rows = reinterpret_cast<T*>(block.output);
+// The place of a position, or the nearest that belongs to the tile.
+PAGEDKV_INLINE int32_t place_in(const Tile& tile, int64_t position) {
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(position - tile.start, tile.range.begin, tile.range.end));
+}
+
+// What each row of a head sees of the tile. Returns what any of them sees.
+PAGEDKV_TARGET TileRange find_visible(const Work& work, const Tile& tile, bool in_window) {
+  const AttentionBlock& block = work.block;
+  const int64_t group_size = work.layer.group_size;
+  TileRange* visible = work.scratch.visible;
+  for (int64_t token = 0; token < block.num_tokens; ++token, visible += group_size) {
+    const int64_t position = block.first_position + token;
+    const int64_t first = in_window ? work.layer.mask.first_seen(position) : 0;
+    std::fill_n(visible, group_size,
+                TileRange{place_in(tile, first), place_in(tile, position + 1)});
+  }
+  return {work.scratch.visible[0].begin, work.scratch.visible[work.rows_per_head - 1].end};
+}
+
+// The keys of head `head` become floats, and the scores of its rows. `ahead` are the rows that are
+// wanted next.
+PAGEDKV_TARGET void score_head(const Work& work, const Tile& tile, TileRange any, int64_t head,
+                               const Tile& ahead, int64_t ahead_head, const float** keys) {
+  const AttentionLayer& layer = work.layer;
+  const AttentionScratch& scratch = work.scratch;
+  const PagedRows& rows = layer.keys;
+  const float* query = scratch.query + head * work.rows_per_head * scratch.key_stride;
+  for (int token = any.begin - any.begin % kTokenBlock; token < any.end; token += kTokenBlock) {
+    for (int t = token; t < token + kTokenBlock; ++t) {
+      keys[t] = scratch.zeros;
+      if (t < any.begin || t >= any.end || tile.keys[t] == nullptr) continue;
+      const float* scale = rows.scales == nullptr
+                               ? nullptr
+                               : tile.key_scales[t] + head * rows.scale_head_stride;
+      keys[t] = as_floats(layer, rows, tile.keys[t] + head * rows.head_stride, scale, scratch.raw,
+                          scratch.rows + t * scratch.row_stride);
+      if (ahead.keys[t] != nullptr) {
+        prefetch(rows, ahead.keys[t] + ahead_head * rows.head_stride, work.key_bytes);
+      }
+    }
+    score_rows(keys + token, token, scratch.visible, query, scratch.key_stride, work.rows_per_head,
+               scratch.weights);
+  }
+}
+
+PAGEDKV_TARGET void load_values(const Work& work, const Tile& tile, TileRange any, int64_t head,
+                                const Tile& ahead, int64_t ahead_head, const float** values) {
+  const AttentionScratch& scratch = work.scratch;
+  const PagedRows& rows = work.layer.values;
+  for (int t = any.begin; t < any.end; ++t) {
+    values[t] = scratch.zeros;
+    if (tile.keys[t] == nullptr) continue;
+    const float* scale = rows.scales == nullptr
+                             ? nullptr
+                             : tile.value_scales[t] + head * rows.scale_head_stride;
+    values[t] = as_floats(work.layer, rows, tile.values[t] + head * rows.head_stride, scale,
+                          scratch.raw, scratch.rows + t * scratch.row_stride);
+    if (ahead.keys[t] != nullptr) {
+      prefetch(rows, ahead.values[t] + ahead_head * rows.head_stride, work.value_bytes);
+    }
+  }
+}
+
+PAGEDKV_TARGET void attend_tile(const Work& work, const Tile& tile, const Tile& next,
+                                bool in_window) {
+  const TileRange any = find_visible(work, tile, in_window);
+  if ((tile.exists & places(any)) == 0 || any.empty()) return;
+  const AttentionScratch& scratch = work.scratch;
+  const AttentionState& state = work.state;
+  const float* rows[kTileTokens];
+  for (int64_t head = 0; head < work.end_head(); ++head) {
+    const bool is_last = head + 1 == work.end_head();
+    const Tile& ahead = is_last ? next : tile;
+    const int64_t ahead_head = is_last ? 0 : head + 1;
+    score_head(work, tile, any, head, ahead, ahead_head, rows);
+    const int64_t first_row = head * work.rows_per_head;
+    float* accumulator = state.accumulator + first_row * state.value_stride;
+    for (int64_t row = 0; row < work.rows_per_head; ++row) {
+      if (scratch.visible[row].empty()) continue;
+      soften(scratch.weights + row * kTileTokens, scratch.visible[row], tile.exists,
+             work.layer.soft_cap, state.maximum[first_row + row], state.total[first_row + row],
+             accumulator + row * state.value_stride, state.value_stride);
+    }
+    if (!work.layer.values_are_keys) {
+      load_values(work, tile, any, head, ahead, ahead_head, rows);
+    }
+    accumulate(rows, scratch.visible, scratch.weights, work.rows_per_head, accumulator,
+               state.value_stride);
+  }
+}
+
+// The tokens [position, end), tile by tile.
+PAGEDKV_TARGET void attend_tokens(const Work& work, int64_t position, int64_t end, bool in_window) {
+  if (position >= end) return;
+  Tile tiles[2];
+  int at = 0;
+  fill(tiles[at], work.layer, work.block, position, end);
+  while (position < end) {
+    const Tile& tile = tiles[at];
+    Tile& next = tiles[1 - at];
+    position = tile.start + tile.range.end;
+    if (position < end) {
+      fill(next, work.layer, work.block, position, end);
+    } else {
+      std::fill_n(next.keys, kTileTokens, nullptr);
+    }
+    attend_tile(work, tile, next, in_window);
+    at = 1 - at;
+  }
+}
+
+PAGEDKV_TARGET void attend(const AttentionLayer& layer, const AttentionBlock& block, int64_t part,
+                           const AttentionScratch& scratch, const AttentionState& state) {
+  const Work work{.layer = layer,
+                  .block = block,
+                  .scratch = scratch,
+                  .state = state,
+                  .rows_per_head = block.num_tokens * layer.group_size,
+                  .key_bytes = row_bytes(layer.keys),
+                  .value_bytes = row_bytes(layer.values)};
+  const int64_t num_rows = work.rows_per_head * block.num_kv_heads;
+  std::fill_n(state.accumulator, num_rows * state.value_stride, 0.0f);
+  std::fill_n(state.maximum, num_rows, std::numeric_limits<float>::lowest());
+  std::fill_n(state.total, num_rows, 0.0f);
+
+  const int64_t begin = part * kPartTokens;
+  const int64_t end = std::min(begin + kPartTokens, block.end_position());
+  const AttentionMask& mask = layer.mask;
+  attend_tokens(work, begin, std::min(mask.num_sink_tokens, end), false);
+  attend_tokens(work,
+                std::max({begin, mask.num_sink_tokens, mask.first_seen(block.first_position)}), end,
+                true);
+}
+
+// A row that has seen nothing has a total of 0, and no other has.
+PAGEDKV_TARGET void merge(const AttentionState& state, const AttentionState& later,
+                          int64_t num_rows) {
+  const int64_t stride = state.value_stride;
+  for (int64_t row = 0; row < num_rows; ++row) {
+    float* accumulator = state.accumulator + row * stride;
+    const float* added = later.accumulator + row * stride;
+    if (later.total[row] == 0.0f) continue;
+    if (state.total[row] == 0.0f) {
+      std::copy_n(added, stride, accumulator);
+      state.maximum[row] = later.maximum[row];
+      state.total[row] = later.total[row];
+      continue;
+    }
+    const float maximum = std::max(state.maximum[row], later.maximum[row]);
+    const Floats kept = exponential(broadcast(state.maximum[row] - maximum));
+    const Floats taken = exponential(broadcast(later.maximum[row] - maximum));
+    for (int64_t i = 0; i < stride; i += kWidth) {
+      store(accumulator + i, load(accumulator + i) * kept + load(added + i) * taken);
+    }
+    state.total[row] = state.total[row] * kept[0] + later.total[row] * taken[0];
+    state.maximum[row] = maximum;
+  }
+}
+
+// A sink takes part in the softmax, and gives nothing.
+PAGEDKV_INLINE void add_sink(float sink, float maximum, float& total) {
+  const float highest = sink > maximum ? sink : maximum;
+  const Floats kept = exponential(broadcast(maximum - highest));
+  const Floats taken = exponential(broadcast(sink - highest));
+  // Relative to the old maximum, as the accumulator is, unless that would be beyond float32.
+  total = (total * kept[0] + taken[0]) / kept[0];
+}
+
+PAGEDKV_TARGET void finish(const AttentionLayer& layer, const AttentionBlock& block,
+                           const AttentionState& state) {
+  const int64_t dim = layer.values.dim, bytes = float_bytes(layer.query_type);
   for (int64_t token = 0; token < block.num_tokens; ++token) {
-    for (int64_t head = 0; head < block.num_kv_heads * block.group_size; ++head) {
-      const int64_t row = scratch_row(block, token, head);
-      const float* from = scratch.accumulator + row * scratch.value_stride;
-      // A row that saw nothing has summed nothing.
-      const float factor = scratch.total[row] == 0.0f ? 0.0f : 1.0f / scratch.total[row];
-      T* to = token_rows + head * layer.value_dim;
-      for (int64_t i = 0; i < layer.value_dim; ++i) from_float(from[i] * factor, to[i]);
-    }
-    token_rows += layer.num_kv_heads * block.group_size * layer.value_dim;
-  }
-}
-
-template <typename T>
-PAGEDKV_TARGET void attend_as(const AttentionLayer& layer, const AttentionBlock& block,
-                              const Scratch& scratch) {
-  const int64_t num_rows = block.num_rows();
-  load_queries<T>(layer, block, scratch);
-  std::fill_n(scratch.accumulator, num_rows * scratch.value_stride, 0.0f);
-  std::fill_n(scratch.maximum, num_rows, std::numeric_limits<float>::lowest());
-  std::fill_n(scratch.total, num_rows, 0.0f);
-
-  Tile<T> tile;
-  HeadTile rows;
-  const int64_t end = block.first_position + block.num_tokens;
-  const int64_t first_tile = block.first_visible() / kTileTokens * kTileTokens;
-  for (int64_t position = first_tile; position < end; position += kTileTokens) {
-    fill(tile, layer, block, position, std::min(end, position + kTileTokens));
-    if (tile.first == tile.size) continue;  // no page of these exists
-    for (int64_t head = 0; head < block.num_kv_heads; ++head) {
-      take_head(tile, layer, scratch, head, rows);
-      attend_head(tile, rows, block, scratch, head);
+    std::byte* heads = block.output + token * layer.num_heads() * dim * bytes;
+    for (int64_t head = 0; head < block.num_kv_heads * layer.group_size; ++head) {
+      const int64_t row = row_index(layer, block, token, head);
+      float total = state.total[row];
+      const bool has_seen = total != 0.0f;
+      if (has_seen && layer.sinks != nullptr) {
+        add_sink(layer.sinks[block.kv_head * layer.group_size + head], state.maximum[row], total);
+      }
+      const float* from = state.accumulator + row * state.value_stride;
+      const float factor = has_seen ? 1.0f / total : 0.0f;
+      std::byte* to = heads + head * dim * bytes;
+      switch (layer.query_type) {
+        case FloatType::kF32:
+          for (int64_t i = 0; i < dim; ++i) Float32::store(to + 4 * i, from[i] * factor);
+          break;
+        case FloatType::kF16:
+          for (int64_t i = 0; i < dim; ++i) Float16::store(to + 2 * i, from[i] * factor);
+          break;
+        case FloatType::kBf16:
+          for (int64_t i = 0; i < dim; ++i) Bfloat16::store(to + 2 * i, from[i] * factor);
+          break;
+      }
     }
   }
-  store_outputs<T>(layer, block, scratch);
 }
 
-PAGEDKV_TARGET void attend(const AttentionLayer& layer, const AttentionBlock& block,
-                           float* memory) {
-  const Scratch scratch(layer, block.num_rows(), memory);
-  switch (layer.dtype) {
-    case AttentionDType::kFloat32:
-      return attend_as<float>(layer, block, scratch);
-    case AttentionDType::kBfloat16:
-      return attend_as<Bfloat16>(layer, block, scratch);
-  }
-}
+constexpr AttentionKernel kKernel{load_queries, attend, merge, finish};
 
 }  // namespace
 }  // namespace pagedkv

@@ -5,8 +5,8 @@
 /// The kernel of each instruction set, or null where the CPU, or the architecture, lacks it.
 namespace pagedkv {
 
-AttendBlock attention_kernel_portable();
-AttendBlock attention_kernel_avx2();
-AttendBlock attention_kernel_avx512();
+const AttentionKernel* attention_kernel_portable();
+const AttentionKernel* attention_kernel_avx2();
+const AttentionKernel* attention_kernel_avx512();
 
 }  // namespace pagedkv

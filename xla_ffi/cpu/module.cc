@@ -31,7 +31,7 @@ NB_MODULE(_ffi_cpu, m) {
         targets["pagedkv.copy_pages.v1"] = capsule(PagedkvCopyPages);
         targets["pagedkv.pages_to_rows.v1"] = capsule(PagedkvPagesToRows);
         targets["pagedkv.rows_to_pages.v1"] = capsule(PagedkvRowsToPages);
-        targets["pagedkv.paged_attention.v1"] = capsule(PagedkvPagedAttention);
+        targets["pagedkv.paged_attention.v2"] = capsule(PagedkvPagedAttention);
         return targets;
       },
       nb::sig("def registrations() -> dict[str, object]"),

@@ -7,388 +7,326 @@
 #include <optional>
 #include <span>
 #include <string_view>
-#include <vector>
 
+#include "attention_batch.h"
 #include "attention_kernel.h"
-#include "checks.h"
+#include "attention_operands.h"
+#include "attention_schedule.h"
+#include "broadcast.h"
 #include "handlers.h"
 #include "ids.h"
-#include "pagedkv/math.h"
+#include "inline_vector.h"
+#include "operands.h"
 #include "parallel_for.h"
 
 namespace pagedkv {
 namespace {
 
 constexpr std::string_view kOperation = "paged_attention";
-constexpr size_t kNumIdAxes = 2;  // a slot runs over pages and the rows of a page
-constexpr size_t kRowRank = 2;    // heads and their elements
-
-// Rows of a block: enough that each key loaded is used often, and few enough to stay in the cache.
-constexpr int64_t kBlockRows = 48;
-// Blocks for each thread, if there can be: they are not of the same size.
-constexpr int64_t kBlocksPerThread = 4;
 // Multiplications below which waking another thread costs more than it gives.
-constexpr int64_t kSerialWork = int64_t{1} << 20;
-
-// The requests of a step, as the device arrays describe them. Nothing in them is trusted.
-struct Batch {
-  std::span<const int32_t> query_starts;
-  std::span<const int32_t> context_lens;
-  std::span<const int32_t> page_table;
-  int64_t width;
-  int64_t num_tokens;
-  int64_t page_size;
-  int64_t window;    // of tokens that a query sees, itself among them
-  int64_t capacity;  // tokens of a request: a row of the page table's
-
-  int64_t num_queries(size_t request) const {
-    return int64_t{query_starts[request + 1]} - query_starts[request];
-  }
-
-  // Pages up to the last token's. Requires a valid request.
-  std::span<const int32_t> page_ids(size_t request) const {
-    const int64_t length = context_lens[request];
-    const int64_t num_pages = length == 0 ? 0 : ceil_div(length, page_size);
-    return page_table.subspan(request * static_cast<size_t>(width), static_cast<size_t>(num_pages));
-  }
-
-  // The first of them that a query sees. Requires a valid request with a query.
-  size_t first_page(size_t request) const {
-    const int64_t first_position = int64_t{context_lens[request]} - num_queries(request);
-    return static_cast<size_t>(std::max<int64_t>(0, first_position - window + 1) / page_size);
-  }
-};
-
-// Why a request cannot be computed.
-enum class Defect { kNone, kWindow, kQueryStarts, kContextLength };
-
-// Requests with a defect of their query_starts come with all those after them that start before the
-// highest start so far: no two valid requests share a token.
-std::vector<Defect> find_defects(const Batch& batch) {
-  std::vector<Defect> defects(batch.context_lens.size(), Defect::kNone);
-  int64_t highest_start = 0;
-  for (size_t request = 0; request < defects.size(); ++request) {
-    const int64_t start = batch.query_starts[request];
-    const int64_t length = batch.context_lens[request];
-    if (batch.window < 1) {
-      defects[request] = Defect::kWindow;
-    } else if (start < highest_start || batch.num_queries(request) < 0 ||
-               batch.query_starts[request + 1] > batch.num_tokens) {
-      defects[request] = Defect::kQueryStarts;
-    } else if (length < batch.num_queries(request) || length > batch.capacity) {
-      defects[request] = Defect::kContextLength;
-    }
-    highest_start = std::max(highest_start, start);
-  }
-  return defects;
-}
-
-// The first defect, or page id that a query would read and that is out of range, as an error.
-ffi::Error check_batch(const Batch& batch, std::span<const Defect> defects, int64_t num_pages) {
-  const auto out_of_range = [](const auto&... parts) {
-    return ffi::Error(ffi::ErrorCode::kOutOfRange, error_message(kOperation, parts...));
-  };
-  if (batch.window < 1) {
-    return out_of_range("sliding_window ", batch.window, " must be at least 1");
-  }
-  for (size_t request = 0; request < defects.size(); ++request) {
-    const int64_t num_queries = batch.num_queries(request);
-    if (defects[request] == Defect::kQueryStarts) {
-      return out_of_range("query_starts ", batch.query_starts[request], " to ",
-                          batch.query_starts[request + 1], " of request ", request,
-                          " must not decrease, and be in [0, ", batch.num_tokens, ']');
-    }
-    if (defects[request] == Defect::kContextLength) {
-      return out_of_range("context_lens ", batch.context_lens[request], " of request ", request,
-                          " is out of range [", num_queries, ", ", batch.capacity,
-                          "], from its queries to the width of page_table");
-    }
-    if (num_queries == 0) continue;
-    const std::span<const int32_t> ids = batch.page_ids(request);
-    for (size_t i = batch.first_page(request); i < ids.size(); ++i) {
-      if (in_range(ids[i], num_pages)) continue;
-      return out_of_range("page ", ids[i], " at position [", request, ", ", i,
-                          "] is out of range [0, ", num_pages, ')');
-    }
-  }
-  return ffi::Error::Success();
-}
-
-int32_t count_dropped(const Batch& batch, std::span<const Defect> defects, int64_t num_pages) {
-  int64_t num_dropped = 0;
-  for (size_t request = 0; request < defects.size(); ++request) {
-    if (defects[request] != Defect::kNone) {
-      ++num_dropped;
-    } else if (batch.num_queries(request) > 0) {
-      num_dropped +=
-          std::ranges::count_if(batch.page_ids(request).subspan(batch.first_page(request)),
-                                [&](int32_t id) { return !in_range(id, num_pages); });
-    }
-  }
-  return static_cast<int32_t>(std::min<int64_t>(num_dropped, INT32_MAX));
-}
-
-// Some query tokens of one request.
-struct QueryRun {
-  size_t request;
-  int64_t first_token;
-  int64_t first_position;
-  int64_t num_tokens;
-};
-
-// Cuts the query tokens of all valid requests into runs of at most `max_tokens`.
-std::vector<QueryRun> cut(const Batch& batch, std::span<const Defect> defects, int64_t max_tokens) {
-  std::vector<QueryRun> runs;
-  for (size_t request = 0; request < defects.size(); ++request) {
-    if (defects[request] != Defect::kNone) continue;
-    const int64_t num_queries = batch.num_queries(request);
-    for (int64_t i = 0; i < num_queries; i += max_tokens) {
-      runs.push_back({.request = request,
-                      .first_token = batch.query_starts[request] + i,
-                      .first_position = batch.context_lens[request] - num_queries + i,
-                      .num_tokens = std::min(max_tokens, num_queries - i)});
-    }
-  }
-  return runs;
-}
-
-// How many kv heads go in one block: all of a page's are read together, where there is work enough
-// for every thread without cutting it there.
-int64_t heads_per_block(int64_t kv_heads, int64_t rows_per_head, int64_t num_runs,
-                        int64_t num_threads) {
-  int64_t heads = std::clamp<int64_t>(kBlockRows / rows_per_head, 1, kv_heads);
-  while (heads > 1 && num_runs * ceil_div(kv_heads, heads) < kBlocksPerThread * num_threads) {
-    heads = ceil_div(heads, int64_t{2});
-  }
-  return heads;
-}
+constexpr double kSerialWork = 1 << 20;
+// Bytes of states that are kept to be merged; beyond it a context is not cut for threads.
+constexpr int64_t kStateBytes = int64_t{64} << 20;
+constexpr size_t kAlignment = 64;
 
 struct AlignedDelete {
-  void operator()(std::byte* memory) const {
-    ::operator delete[](memory, std::align_val_t(kAttentionScratchAlignment));
+  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(kAlignment)); }
+};
+using Floats = std::unique_ptr<float[], AlignedDelete>;
+
+// Null if there is no memory.
+Floats make_floats(int64_t num_floats) {
+  const auto limit = static_cast<int64_t>(PTRDIFF_MAX / sizeof(float));
+  if (num_floats > limit) return nullptr;
+  return Floats(static_cast<float*>(
+      ::operator new[](static_cast<size_t>(num_floats) * sizeof(float), std::align_val_t(kAlignment),
+                       std::nothrow)));
+}
+
+// One element of the batch: a step over one layer.
+struct Step {
+  const AttentionKernel& kernel;
+  const AttentionLayer& layer;
+  const AttentionBatch& batch;
+  const AttentionSchedule& schedule;
+  const std::byte* query;
+  std::byte* output;
+  float* states;  // of pieces that are not whole blocks
+
+  int64_t state_size() const {
+    return padded_row(AttentionState::size(schedule.num_rows, layer.values.dim));
+  }
+  AttentionState state(int64_t i) const {
+    return {schedule.num_rows, layer.values.dim, states + i * state_size()};
+  }
+  int64_t scratch_size() const {
+    return padded_row(AttentionScratch::size(schedule.num_rows, schedule.rows_per_head,
+                                             layer.keys.dim, layer.values.dim));
+  }
+
+  AttentionBlock block(const QueryRun& run, int64_t kv_head, int64_t num_kv_heads) const {
+    const int64_t head = run.first_token * layer.num_heads() + kv_head * layer.group_size;
+    const int64_t bytes = float_bytes(layer.query_type);
+    return {.query = query + head * layer.keys.dim * bytes,
+            .output = output + head * layer.values.dim * bytes,
+            .page_ids = batch.page_ids(run.request).data(),
+            .first_position = run.first_position,
+            .num_tokens = run.num_tokens,
+            .kv_head = kv_head,
+            .num_kv_heads = num_kv_heads};
+  }
+
+  // `memory` has the worker's scratch, and then two states.
+  void attend(const AttentionPiece& piece, float* memory) const {
+    const AttentionBlock own = block(*piece.run, piece.kv_head, piece.num_kv_heads);
+    const AttentionScratch scratch(schedule.num_rows, schedule.rows_per_head, layer.keys.dim,
+                                   layer.values.dim, memory);
+    kernel.load_queries(layer, own, scratch);
+    if (piece.first_state >= 0) {
+      for (size_t i = 0; i < piece.parts.size(); ++i) {
+        kernel.attend(layer, own, piece.parts[i], scratch,
+                      state(piece.first_state + static_cast<int64_t>(i)));
+      }
+      return;
+    }
+    float* own_states = memory + scratch_size();
+    const AttentionState whole(schedule.num_rows, layer.values.dim, own_states);
+    const AttentionState later(schedule.num_rows, layer.values.dim, own_states + state_size());
+    for (size_t i = 0; i < piece.parts.size(); ++i) {
+      kernel.attend(layer, own, piece.parts[i], scratch, i == 0 ? whole : later);
+      if (i > 0) kernel.merge(whole, later, num_rows(own));
+    }
+    kernel.finish(layer, own, whole);
+  }
+
+  void join(const AttentionJoin& pieces) const {
+    const AttentionBlock own = block(*pieces.run, pieces.kv_head, pieces.num_kv_heads);
+    const AttentionState whole = state(pieces.first_state);
+    for (int64_t i = 1; i < pieces.num_states; ++i) {
+      kernel.merge(whole, state(pieces.first_state + i), num_rows(own));
+    }
+    kernel.finish(layer, own, whole);
+  }
+
+  int64_t num_rows(const AttentionBlock& own) const {
+    return own.num_tokens * own.num_kv_heads * layer.group_size;
   }
 };
 
-// Computes all runs for all heads into `output`.
-ffi::Error attend_runs(ffi::ThreadPool& pool, AttendBlock attend, const AttentionLayer& layer,
-                       const Batch& batch, std::span<const QueryRun> runs, const std::byte* query,
-                       std::byte* output, int64_t group_size, int64_t element_bytes, float scale) {
-  const int64_t heads = layer.num_kv_heads * group_size;
-  int64_t max_tokens = 0, num_pairs = 0;  // pairs of a query and a token it may see
-  for (const QueryRun& run : runs) {
-    max_tokens = std::max(max_tokens, run.num_tokens);
-    num_pairs += run.num_tokens * (std::min(run.first_position, batch.window) + run.num_tokens);
-  }
-  if (runs.empty()) return ffi::Error::Success();
-  const double work = static_cast<double>(num_pairs) * static_cast<double>(heads) *
-                      static_cast<double>(layer.key_dim + layer.value_dim);
-  const auto num_runs = static_cast<int64_t>(runs.size());
-  const int64_t num_threads = work < kSerialWork ? 1 : std::max<int64_t>(1, pool.num_threads());
-  const int64_t block_heads =
-      heads_per_block(layer.num_kv_heads, max_tokens * group_size, num_runs, num_threads);
-  const int64_t num_cuts = ceil_div(layer.num_kv_heads, block_heads);
-  const int64_t num_workers = std::min(num_threads, num_runs * num_cuts);
+ffi::Error no_memory(const AttentionLayer& layer) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                    error_message(kOperation, "no memory for groups of ", layer.group_size,
+                                  " heads of ", layer.keys.dim, " and ", layer.values.dim,
+                                  " elements"));
+}
 
-  const auto block_bytes = attention_scratch_bytes(layer, max_tokens * block_heads * group_size);
-  if (!block_bytes) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      error_message(kOperation, "heads are too large: ", group_size, " of ",
-                                    layer.key_dim, " and ", layer.value_dim, " elements"));
+// Computes all valid requests of one element of the batch. `output` is zeros.
+ffi::Error attend(ffi::ThreadPool& pool, const AttentionKernel& kernel,
+                  const AttentionLayer& layer, const AttentionBatch& batch,
+                  std::span<const RequestDefect> defects, const std::byte* query,
+                  std::byte* output) {
+  const auto all_threads = std::max<int64_t>(1, pool.num_threads());
+  const int64_t row_floats = padded_row(layer.values.dim) + kRowAlignment;
+  const int64_t state_limit = kStateBytes / static_cast<int64_t>(sizeof(float)) / row_floats;
+  AttentionSchedule schedule = schedule_attention(batch, defects, layer, all_threads, state_limit);
+  if (schedule.runs.empty()) return ffi::Error::Success();
+  if (schedule.work < kSerialWork && !schedule.joins.empty()) {
+    schedule = schedule_attention(batch, defects, layer, 1, 0);
   }
-  constexpr size_t kAlignment = kAttentionScratchAlignment;
-  const size_t worker_bytes = ceil_div(*block_bytes, kAlignment) * kAlignment;
-  const std::unique_ptr<std::byte[], AlignedDelete> scratch(
-      static_cast<std::byte*>(::operator new[](worker_bytes* static_cast<size_t>(num_workers),
-                                               std::align_val_t(kAlignment), std::nothrow)));
-  if (scratch == nullptr) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      error_message(kOperation, "no memory for ", num_workers, " x ", worker_bytes,
-                                    " bytes of scratch"));
+  const int64_t num_workers =
+      schedule.work < kSerialWork
+          ? 1
+          : std::min(all_threads, static_cast<int64_t>(schedule.pieces.size()));
+  constexpr int64_t kLimit = int64_t{1} << 28;  // of each factor: no product below overflows
+  if (schedule.num_rows > kLimit || layer.keys.dim > kLimit || layer.values.dim > kLimit) {
+    return no_memory(layer);
   }
+  Step step{.kernel = kernel,
+            .layer = layer,
+            .batch = batch,
+            .schedule = schedule,
+            .query = query,
+            .output = output,
+            .states = nullptr};
+  const int64_t worker_size = step.scratch_size() + 2 * step.state_size();
+  const Floats memory = make_floats(num_workers * worker_size);
+  const Floats states = make_floats(schedule.num_states * step.state_size());
+  if (memory == nullptr || states == nullptr) return no_memory(layer);
+  step.states = states.get();
 
-  parallel_for(pool, num_workers, num_runs * num_cuts, [&](int64_t worker, int64_t item) {
-    const QueryRun& run = runs[static_cast<size_t>(item / num_cuts)];
-    const int64_t kv_head = item % num_cuts * block_heads;
-    const int64_t head = run.first_token * heads + kv_head * group_size;
-    const AttentionBlock block{.query = query + head * layer.key_dim * element_bytes,
-                               .output = output + head * layer.value_dim * element_bytes,
-                               .page_ids = batch.page_ids(run.request).data(),
-                               .first_position = run.first_position,
-                               .num_tokens = run.num_tokens,
-                               .kv_head = kv_head,
-                               .num_kv_heads = std::min(block_heads, layer.num_kv_heads - kv_head),
-                               .group_size = group_size,
-                               .window = batch.window,
-                               .scale = scale};
-    std::byte* memory = scratch.get() + static_cast<size_t>(worker) * worker_bytes;
-    attend(layer, block, reinterpret_cast<float*>(memory));
-  });
+  parallel_for(pool, num_workers, static_cast<int64_t>(schedule.pieces.size()),
+               [&](int64_t worker, int64_t i) {
+                 step.attend(schedule.pieces[static_cast<size_t>(i)],
+                             memory.get() + worker * worker_size);
+               });
+  parallel_for(pool, num_workers, static_cast<int64_t>(schedule.joins.size()),
+               [&](int64_t, int64_t i) { step.join(schedule.joins[static_cast<size_t>(i)]); });
   return ffi::Error::Success();
 }
 
-std::optional<AttentionDType> attention_dtype(ffi::DataType dtype) {
-  if (dtype == ffi::F32) return AttentionDType::kFloat32;
-  if (dtype == ffi::BF16) return AttentionDType::kBfloat16;
-  return std::nullopt;
+// The element of a batch that an operand contributes to element `index` of the whole, in bytes.
+template <typename T>
+const T* element(const ffi::AnyBuffer& buffer, size_t index, Shape batch) {
+  const Shape axes = shape(buffer);
+  const size_t own = broadcast_index(index, batch, axes.first(batch.size()));
+  const auto size = num_elements(axes.subspan(batch.size())).value_or(0);
+  const int64_t width = bits(buffer.element_type()) / 8;
+  return reinterpret_cast<const T*>(static_cast<const std::byte*>(buffer.untyped_data()) +
+                                    static_cast<int64_t>(own) * size * width);
 }
 
-ffi::Error check_dtypes(const ffi::AnyBuffer& query, const ffi::AnyBuffer& key_pages,
-                        const ffi::AnyBuffer& value_pages, const ffi::AnyBuffer& output) {
-  const ffi::DataType dtype = key_pages.element_type();
-  if (!attention_dtype(dtype)) {
-    return invalid_argument(kOperation, "key_pages must be F32 or BF16, got ", dtype);
-  }
-  const auto check = [&](std::string_view name, const ffi::AnyBuffer& buffer) {
-    if (buffer.element_type() == dtype) return ffi::Error::Success();
-    return invalid_argument(kOperation, name, " must be ", dtype, " as key_pages, got ",
-                            buffer.element_type());
-  };
-  if (auto error = check("value_pages", value_pages); error.failure()) return error;
-  if (auto error = check("query", query); error.failure()) return error;
-  return check("output", output);
+std::span<const int32_t> ints(const ffi::AnyBuffer& buffer, size_t index, Shape batch) {
+  const auto size = num_elements(shape(buffer).subspan(batch.size())).value_or(0);
+  return {element<int32_t>(buffer, index, batch), static_cast<size_t>(size)};
 }
 
-// Fails unless `rows` is `[tokens, heads, dim]`.
-ffi::Error check_rows(std::string_view name, const ffi::AnyBuffer& rows, int64_t dim) {
-  if (shape(rows).size() == 1 + kRowRank && shape(rows).back() == dim) {
-    return ffi::Error::Success();
+// The layer of element `index` of the batch. One that does not exist has no pages.
+AttentionLayer layer_of(const AttentionOperands& operands, const CheckedAttention& checked,
+                        const KvLayout& layout, size_t index) {
+  const Shape batch = shape(operands.num_dropped);
+  const int32_t id = *element<int32_t>(operands.layer, index, batch);
+  AttentionLayer layer = checked.layer;
+  const bool exists = in_range(id, checked.pools[0].num_layers);
+  if (!exists) layer.num_pages = 0;
+  for (const size_t stream : {size_t{0}, size_t{1}}) {
+    PagedRows& rows = stream == 0 ? layer.keys : layer.values;
+    const size_t i = layout.pool_of(stream);
+    const auto offset = [&](const auto& geometry) {
+      const auto own = static_cast<int64_t>(broadcast_index(index, batch, geometry.batch));
+      return geometry.layer_offset(own, exists ? id : 0);
+    };
+    rows.data = static_cast<const std::byte*>(operands.pools[i].untyped_data()) +
+                offset(checked.pools[stream]) + checked.first[stream];
+    if (operands.scales.empty()) continue;
+    // In a latent layout the value's scale is the key's.
+    const size_t of_scales = layer.values_are_keys ? 0 : stream;
+    const ScaleGeometry& scales = checked.scales[stream];
+    rows.scales = static_cast<const float*>(operands.scales[i].untyped_data()) + offset(scales) +
+                  scales.first[of_scales];
   }
-  return invalid_argument(kOperation, name, " must have shape [tokens, heads, ", dim, "], got ",
-                          Printed{shape(rows)});
+  layer.mask = {.window = *element<int32_t>(operands.window, index, batch),
+                .chunk = *element<int32_t>(operands.chunk, index, batch),
+                .num_sink_tokens = *element<int32_t>(operands.num_sink_tokens, index, batch)};
+  if (shape(operands.sinks).back() != 0) layer.sinks = element<float>(operands.sinks, index, batch);
+  return layer;
 }
 
-ffi::Error check_batch_arrays(const ffi::AnyBuffer& page_table, const ffi::AnyBuffer& query_starts,
-                              const ffi::AnyBuffer& context_lens, const ffi::AnyBuffer& layer,
-                              const ffi::AnyBuffer& window, const ffi::AnyBuffer& num_dropped) {
-  if (auto error = check_int32(kOperation, "page_table", page_table); error.failure()) {
-    return error;
-  }
-  if (auto error = check_int32(kOperation, "query_starts", query_starts); error.failure()) {
-    return error;
-  }
-  if (auto error = check_int32(kOperation, "context_lens", context_lens); error.failure()) {
-    return error;
-  }
-  if (auto error = check_int32(kOperation, "layer", layer); error.failure()) return error;
-  if (!shape(layer).empty()) {
-    return invalid_argument(kOperation, "layer must be a scalar, got ", Printed{shape(layer)});
-  }
-  if (auto error = check_like(kOperation, "sliding_window", window, "layer", layer);
-      error.failure()) {
-    return error;
-  }
-  if (shape(page_table).size() != 2) {
-    return invalid_argument(kOperation, "page_table must have shape [requests, width], got ",
-                            Printed{shape(page_table)});
-  }
-  const int64_t num_requests = shape(page_table)[0];
-  const auto check = [&](std::string_view name, const ffi::AnyBuffer& buffer, int64_t size) {
-    if (shape(buffer).size() == 1 && shape(buffer)[0] == size) return ffi::Error::Success();
-    return invalid_argument(kOperation, name, " must have shape [", size, "] for ", num_requests,
-                            " requests, got ", Printed{shape(buffer)});
-  };
-  if (auto error = check("query_starts", query_starts, saturating_add<int64_t>(num_requests, 1));
-      error.failure()) {
-    return error;
-  }
-  if (auto error = check("context_lens", context_lens, num_requests); error.failure()) {
-    return error;
-  }
-  return check_like(kOperation, "num_dropped", num_dropped, "layer", layer);
+AttentionBatch batch_of(const AttentionOperands& operands, const CheckedAttention& checked,
+                        const AttentionLayer& layer, size_t index) {
+  const Shape batch = shape(operands.num_dropped);
+  return {.query_starts = ints(operands.query_starts, index, batch),
+          .context_lens = ints(operands.context_lens, index, batch),
+          .page_table = ints(operands.page_table, index, batch),
+          .width = checked.width,
+          .num_tokens = checked.num_tokens,
+          .num_pages = layer.num_pages,
+          .page_size = layer.page_size,
+          .mask = layer.mask};
 }
 
-ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key_pages,
-                           ffi::AnyBuffer value_pages, ffi::AnyBuffer page_table,
-                           ffi::AnyBuffer query_starts, ffi::AnyBuffer context_lens,
-                           ffi::AnyBuffer layer, ffi::AnyBuffer window,
-                           ffi::Result<ffi::AnyBuffer> output,
-                           ffi::Result<ffi::AnyBuffer> num_dropped, bool layered, float scale,
-                           std::string_view mode_name, std::string_view instruction_set) {
-  const auto mode = parse_mode(mode_name);
-  if (!mode) return unknown_mode(kOperation, mode_name);
-  const AttendBlock attend = find_attention_kernel(instruction_set);
-  if (attend == nullptr) {
-    return invalid_argument(kOperation, "this CPU cannot run the instruction set ",
-                            instruction_set);
-  }
+struct Options {
+  const KvLayout& layout;
+  const AttentionKernel& kernel;
+  Mode mode;
+  float scale;
+  float soft_cap;
+};
+
+// In mode "raise" nothing is written before all elements of the batch are checked.
+ffi::Error check_values(const AttentionOperands& operands, const CheckedAttention& checked,
+                        const KvLayout& layout) {
   if (auto error =
-          check_batch_arrays(page_table, query_starts, context_lens, layer, window, *num_dropped);
+          check_layers(kOperation, int32_span(operands.layer), checked.pools[0].num_layers);
       error.failure()) {
     return error;
   }
-  if (auto error = check_dtypes(query, key_pages, value_pages, *output); error.failure()) {
-    return error;
-  }
-  const auto keys = pool_layout(kOperation, "key_pages", key_pages, 0, layered, kNumIdAxes);
-  if (!keys) return keys.error();
-  const auto values = pool_layout(kOperation, "value_pages", value_pages, 0, layered, kNumIdAxes);
-  if (!values) return values.error();
-  const Shape key_axes = shape(key_pages), value_axes = shape(value_pages);
-  if (keys->unit.size() != kRowRank || values->unit.size() != kRowRank ||
-      !std::ranges::equal(key_axes.first(key_axes.size() - 1),
-                          value_axes.first(value_axes.size() - 1))) {
-    return invalid_argument(kOperation,
-                            "pages must have rows of [kv_heads, head_dim], and key and value "
-                            "differ in head_dim alone, got ",
-                            Printed{key_axes}, " and ", Printed{value_axes});
-  }
-  const int64_t key_dim = keys->unit[1], value_dim = values->unit[1];
-  if (auto error = check_rows("query", query, key_dim); error.failure()) return error;
-  if (auto error = check_rows("output", *output, value_dim); error.failure()) return error;
-  const int64_t num_tokens = shape(query)[0], heads = shape(query)[1];
-  const int64_t kv_heads = keys->unit[0];
-  if (shape(*output)[0] != num_tokens || shape(*output)[1] != heads) {
-    return invalid_argument(kOperation, "output must have the tokens and heads of query, ",
-                            Printed{shape(query)}, ", got ", Printed{shape(*output)});
-  }
-  if (kv_heads == 0 || heads % kv_heads != 0) {
-    return invalid_argument(kOperation, "query must have a multiple of the ", kv_heads,
-                            " kv heads, got ", heads);
-  }
-
-  const int32_t layer_id = int32_span(layer)[0];
-  // A layer that does not exist has no pages.
-  const bool layer_exists = in_range(layer_id, keys->num_layers);
-  const int64_t num_pages = layer_exists ? key_axes[key_axes.size() - 4] : 0;
-  const int64_t page_size = key_axes[key_axes.size() - 3];
-  const Batch batch{.query_starts = int32_span(query_starts),
-                    .context_lens = int32_span(context_lens),
-                    .page_table = int32_span(page_table),
-                    .width = shape(page_table)[1],
-                    .num_tokens = num_tokens,
-                    .page_size = page_size,
-                    .window = int32_span(window)[0],
-                    .capacity = checked_mul(shape(page_table)[1], page_size).value_or(INT64_MAX)};
-  const std::vector<Defect> defects = find_defects(batch);
-  if (*mode == Mode::kRaise) {
-    if (auto error = check_layers(kOperation, int32_span(layer), keys->num_layers);
+  for (size_t i = 0; i < num_elements(operands.num_dropped); ++i) {
+    const AttentionBatch requests =
+        batch_of(operands, checked, layer_of(operands, checked, layout, i), i);
+    if (auto error = check_requests(kOperation, requests, find_defects(requests));
         error.failure()) {
       return error;
     }
-    if (auto error = check_batch(batch, defects, num_pages); error.failure()) return error;
   }
-  *static_cast<int32_t*>(num_dropped->untyped_data()) = count_dropped(batch, defects, num_pages);
+  return ffi::Error::Success();
+}
 
-  const auto element_bytes = bits(query.element_type()) / 8;
-  auto* const rows = static_cast<std::byte*>(output->untyped_data());
-  if (num_elements(*output) == 0) return ffi::Error::Success();
-  std::memset(rows, 0, num_elements(*output) * static_cast<size_t>(element_bytes));
-  const int64_t group_size = heads / kv_heads;
-  const std::vector<QueryRun> runs =
-      cut(batch, defects, std::max<int64_t>(1, kBlockRows / std::max<int64_t>(1, group_size)));
-  const AttentionLayer pages{.keys = static_cast<const std::byte*>(key_pages.untyped_data()) +
-                                     keys->offset(0, layer_exists ? layer_id : 0),
-                             .values = static_cast<const std::byte*>(value_pages.untyped_data()) +
-                                       values->offset(0, layer_exists ? layer_id : 0),
-                             .dtype = *attention_dtype(key_pages.element_type()),
-                             .num_pages = num_pages,
-                             .page_size = page_size,
-                             .num_kv_heads = kv_heads,
-                             .key_dim = key_dim,
-                             .value_dim = value_dim};
-  return attend_runs(pool, attend, pages, batch, runs,
-                     static_cast<const std::byte*>(query.untyped_data()), rows, group_size,
-                     element_bytes, scale);
+ffi::Error attend_all(ffi::ThreadPool& pool, const AttentionOperands& operands,
+                      const CheckedAttention& checked, const Options& options) {
+  if (options.mode == Mode::kRaise) {
+    if (auto error = check_values(operands, checked, options.layout); error.failure()) return error;
+  }
+  const Shape batch = shape(operands.num_dropped);
+  const int64_t bytes = float_bytes(checked.layer.query_type);
+  const size_t num_values = num_elements(operands.output);
+  auto* const output = static_cast<std::byte*>(operands.output.untyped_data());
+  if (num_values != 0) std::memset(output, 0, num_values * static_cast<size_t>(bytes));
+  for (size_t i = 0; i < num_elements(operands.num_dropped); ++i) {
+    AttentionLayer layer = layer_of(operands, checked, options.layout, i);
+    layer.scale = options.scale;
+    layer.soft_cap = options.soft_cap;
+    const AttentionBatch requests = batch_of(operands, checked, layer, i);
+    const std::vector<RequestDefect> defects = find_defects(requests);
+    static_cast<int32_t*>(operands.num_dropped.untyped_data())[i] =
+        count_dropped(requests, defects);
+    if (num_values == 0 || layer.num_pages == 0) continue;
+    const auto of_one = num_elements(shape(operands.output).subspan(batch.size())).value_or(0);
+    if (auto error = attend(pool, options.kernel, layer, requests, defects,
+                            element<std::byte>(operands.query, i, batch),
+                            output + static_cast<int64_t>(i) * of_one * bytes);
+        error.failure()) {
+      return error;
+    }
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error paged_attention(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer page_table,
+                           ffi::AnyBuffer query_starts, ffi::AnyBuffer context_lens,
+                           ffi::AnyBuffer layer, ffi::AnyBuffer window, ffi::AnyBuffer chunk,
+                           ffi::AnyBuffer num_sink_tokens, ffi::AnyBuffer sinks,
+                           ffi::RemainingArgs pools_and_scales, ffi::Result<ffi::AnyBuffer> output,
+                           ffi::Result<ffi::AnyBuffer> num_dropped, std::string_view layout_name,
+                           bool layered, int64_t group_size, float scale, float soft_cap,
+                           std::string_view mode_name, std::string_view instruction_set) {
+  const auto mode = parse_mode(mode_name);
+  if (!mode) return unknown_mode(kOperation, mode_name);
+  const KvLayout* layout = find_layout(layout_name);
+  if (layout == nullptr) return invalid_argument(kOperation, "no layout ", layout_name);
+  const AttentionKernel* kernel = find_attention_kernel(instruction_set);
+  if (kernel == nullptr) {
+    return invalid_argument(kOperation, "this CPU cannot run the instruction set ",
+                            instruction_set);
+  }
+  const size_t num_pools = layout->num_pools();
+  const bool is_quantized = pools_and_scales.size() == 2 * num_pools;
+  InlineVector<ffi::AnyBuffer, 4> arrays;
+  if (auto error = read_operands(kOperation, pools_and_scales,
+                                 is_quantized ? 2 * num_pools : num_pools, arrays);
+      error.failure()) {
+    return error;
+  }
+  const AttentionOperands operands{.query = query,
+                                   .page_table = page_table,
+                                   .query_starts = query_starts,
+                                   .context_lens = context_lens,
+                                   .layer = layer,
+                                   .window = window,
+                                   .chunk = chunk,
+                                   .num_sink_tokens = num_sink_tokens,
+                                   .sinks = sinks,
+                                   .pools = arrays.span().first(num_pools),
+                                   .scales = arrays.span().subspan(num_pools),
+                                   .output = *output,
+                                   .num_dropped = *num_dropped};
+  const auto checked = check_attention(kOperation, operands, *layout, layered, group_size);
+  if (!checked) return checked.error();
+  return attend_all(pool, operands, *checked,
+                    {.layout = *layout,
+                     .kernel = *kernel,
+                     .mode = *mode,
+                     .scale = scale,
+                     .soft_cap = soft_cap});
 }
 
 }  // namespace
@@ -398,16 +336,21 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvPagedAttention, pagedkv::paged_attention,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::AnyBuffer>()  // query
-                                  .Arg<xla::ffi::AnyBuffer>()  // key_pages
-                                  .Arg<xla::ffi::AnyBuffer>()  // value_pages
                                   .Arg<xla::ffi::AnyBuffer>()  // page_table
                                   .Arg<xla::ffi::AnyBuffer>()  // query_starts
                                   .Arg<xla::ffi::AnyBuffer>()  // context_lens
                                   .Arg<xla::ffi::AnyBuffer>()  // layer
                                   .Arg<xla::ffi::AnyBuffer>()  // sliding_window
+                                  .Arg<xla::ffi::AnyBuffer>()  // attention_chunk_size
+                                  .Arg<xla::ffi::AnyBuffer>()  // num_sink_tokens
+                                  .Arg<xla::ffi::AnyBuffer>()  // sinks, [heads] or [0]
+                                  .RemainingArgs()             // pools, then their scales
                                   .Ret<xla::ffi::AnyBuffer>()  // output
                                   .Ret<xla::ffi::AnyBuffer>()  // num_dropped
-                                  .Attr<bool>("layered")       // pools start with a layer axis
+                                  .Attr<std::string_view>("layout")
+                                  .Attr<bool>("layered")        // pools start with a layer axis
+                                  .Attr<int64_t>("group_size")  // query heads of a kv head
                                   .Attr<float>("scale")
+                                  .Attr<float>("soft_cap")                      // 0 for none
                                   .Attr<std::string_view>("mode")               // drop or raise
                                   .Attr<std::string_view>("instruction_set"));  // or best

@@ -2,17 +2,13 @@
 
 #include <bit>
 
+#include "float_formats.h"
+
 namespace pagedkv {
 namespace {
 
-using namespace numbers;
-
-// Inlined into functions for several instruction sets, where the loops become vector code. So there
-// are no branches in them, and no calls.
-#define PAGEDKV_INLINE __attribute__((always_inline)) inline
-
 template <typename Float>
-PAGEDKV_INLINE float largest_of(const std::byte* row, int64_t size) {
+PAGEDKV_ALWAYS_INLINE float largest_of(const std::byte* row, int64_t size) {
   // Of magnitudes, the order of the bits is that of the numbers; NaNs are above all.
   uint32_t most = 0;
   for (int64_t i = 0; i < size; ++i) {
@@ -23,8 +19,8 @@ PAGEDKV_INLINE float largest_of(const std::byte* row, int64_t size) {
 }
 
 template <typename Float, typename Code>
-PAGEDKV_INLINE void quantize_row(const std::byte* row, int64_t size, float factor,
-                                 std::byte* codes) {
+PAGEDKV_ALWAYS_INLINE void quantize_row(const std::byte* row, int64_t size, float factor,
+                                        std::byte* codes) {
   if constexpr (Code::kBits == 8) {
     for (int64_t i = 0; i < size; ++i) {
       codes[i] = static_cast<std::byte>(Code::code(Float::load(row + i * Float::kBytes) * factor));
@@ -39,8 +35,8 @@ PAGEDKV_INLINE void quantize_row(const std::byte* row, int64_t size, float facto
 }
 
 template <typename Code, typename Float>
-PAGEDKV_INLINE void dequantize_row(const std::byte* codes, int64_t size, float scale,
-                                   std::byte* row) {
+PAGEDKV_ALWAYS_INLINE void dequantize_row(const std::byte* codes, int64_t size, float scale,
+                                          std::byte* row) {
   if constexpr (Code::kBits == 8) {
     for (int64_t i = 0; i < size; ++i) {
       const float value = Code::value(static_cast<uint32_t>(codes[i]));
@@ -55,7 +51,7 @@ PAGEDKV_INLINE void dequantize_row(const std::byte* codes, int64_t size, float s
   }
 }
 
-PAGEDKV_INLINE float largest_any(FloatType type, const std::byte* row, int64_t size) {
+PAGEDKV_ALWAYS_INLINE float largest_any(FloatType type, const std::byte* row, int64_t size) {
   switch (type) {
     case FloatType::kF32:
       return largest_of<Float32>(row, size);
@@ -67,8 +63,8 @@ PAGEDKV_INLINE float largest_any(FloatType type, const std::byte* row, int64_t s
 }
 
 template <typename Float>
-PAGEDKV_INLINE void quantize_to(CodeType code, const std::byte* row, int64_t size, float factor,
-                                std::byte* codes) {
+PAGEDKV_ALWAYS_INLINE void quantize_to(CodeType code, const std::byte* row, int64_t size,
+                                       float factor, std::byte* codes) {
   switch (code) {
     case CodeType::kInt8:
       return quantize_row<Float, Int8>(row, size, factor, codes);
@@ -81,8 +77,8 @@ PAGEDKV_INLINE void quantize_to(CodeType code, const std::byte* row, int64_t siz
   }
 }
 
-PAGEDKV_INLINE void quantize_any(FloatType type, CodeType code, const std::byte* row, int64_t size,
-                                 float factor, std::byte* codes) {
+PAGEDKV_ALWAYS_INLINE void quantize_any(FloatType type, CodeType code, const std::byte* row,
+                                        int64_t size, float factor, std::byte* codes) {
   switch (type) {
     case FloatType::kF32:
       return quantize_to<Float32>(code, row, size, factor, codes);
@@ -94,8 +90,8 @@ PAGEDKV_INLINE void quantize_any(FloatType type, CodeType code, const std::byte*
 }
 
 template <typename Float>
-PAGEDKV_INLINE void dequantize_from(CodeType code, const std::byte* codes, int64_t size,
-                                    float scale, std::byte* row) {
+PAGEDKV_ALWAYS_INLINE void dequantize_from(CodeType code, const std::byte* codes, int64_t size,
+                                           float scale, std::byte* row) {
   switch (code) {
     case CodeType::kInt8:
       return dequantize_row<Int8, Float>(codes, size, scale, row);
@@ -108,8 +104,8 @@ PAGEDKV_INLINE void dequantize_from(CodeType code, const std::byte* codes, int64
   }
 }
 
-PAGEDKV_INLINE void dequantize_any(CodeType code, FloatType type, const std::byte* codes,
-                                   int64_t size, float scale, std::byte* row) {
+PAGEDKV_ALWAYS_INLINE void dequantize_any(CodeType code, FloatType type, const std::byte* codes,
+                                          int64_t size, float scale, std::byte* row) {
   switch (type) {
     case FloatType::kF32:
       return dequantize_from<Float32>(code, codes, size, scale, row);

@@ -24,12 +24,12 @@ constexpr std::string_view kOperation = "write_kv";
 struct Stream {
   std::byte* layer;
   const std::byte* rows;
-  RowGeometry geometry;
+  const RowGeometry* geometry;
 
   // Copies a row that is one run, as it is in most layouts.
   template <bool kStreaming>
   void copy_run(size_t row, int64_t offset) const {
-    const auto num_bytes = static_cast<size_t>(geometry.run_bytes);
+    const auto num_bytes = static_cast<size_t>(geometry->run_bytes);
     if constexpr (kStreaming) {
       stream_bytes(layer + offset, rows + row * num_bytes, num_bytes);
     } else {
@@ -40,23 +40,23 @@ struct Stream {
   // Copies a row of any kind.
   void copy(size_t row, int64_t offset) const {
     std::byte* target = layer + offset;
-    const std::byte* source = rows + row * static_cast<size_t>(geometry.row_bytes());
-    if (geometry.is_scattered()) return scatter(target, source);
-    for (int64_t run = 0; run < geometry.num_runs; ++run) {
-      std::memcpy(target, source, static_cast<size_t>(geometry.run_bytes));
-      target += geometry.run_stride;
-      source += geometry.run_bytes;
+    const std::byte* source = rows + row * static_cast<size_t>(geometry->row_bytes());
+    if (geometry->is_scattered()) return scatter(target, source);
+    for (int64_t run = 0; run < geometry->num_runs; ++run) {
+      std::memcpy(target, source, static_cast<size_t>(geometry->run_bytes));
+      target += geometry->run_stride;
+      source += geometry->run_bytes;
     }
   }
 
   // Elements one by one.
   void scatter(std::byte* target, const std::byte* source) const {
-    const auto width = static_cast<size_t>(geometry.element_bytes);
-    for (int64_t run = 0; run < geometry.num_runs; ++run) {
-      std::byte* element = target + run * geometry.run_stride;
-      for (int64_t byte = 0; byte < geometry.run_bytes; byte += geometry.element_bytes) {
+    const auto width = static_cast<size_t>(geometry->element_bytes);
+    for (int64_t run = 0; run < geometry->num_runs; ++run) {
+      std::byte* element = target + run * geometry->run_stride;
+      for (int64_t byte = 0; byte < geometry->run_bytes; byte += geometry->element_bytes) {
         std::memcpy(element, source, width);
-        element += geometry.element_stride;
+        element += geometry->element_stride;
         source += width;
       }
     }
@@ -64,12 +64,13 @@ struct Stream {
 };
 
 // One layer of the pools, and what is written there.
-struct Write {
+struct LayerWrite {
   std::span<const Stream> streams;
   std::span<const int32_t> slots;
   int64_t num_slots;
   int64_t page_size;
   size_t padded_token_bytes;  // cleared before the rows of a token come; 0 if they fill it
+  bool is_plain;              // slots lie back to back, so that no page need be found
 
   // Calls `copy(row, slot)`, in order, for the rows of the pages that are congruent to `part`
   // modulo `num_parts`; returns how many slots of the whole call are out of range.
@@ -89,38 +90,27 @@ struct Write {
 
   template <bool kStreaming>
   int32_t rows_of_part(int64_t part, int64_t num_parts) const {
-    if (is_plain()) {
-      // Slots lie back to back, so that no page need be found.
+    if (is_plain) {
       const Stream &first = streams.front(), &last = streams.back();
       const int32_t num_dropped = for_rows(part, num_parts, [&](size_t row, int64_t slot) {
-        first.copy_run<kStreaming>(row, slot * first.geometry.token_stride);
-        last.copy_run<kStreaming>(row, slot * last.geometry.token_stride);
+        first.copy_run<kStreaming>(row, slot * first.geometry->token_stride);
+        last.copy_run<kStreaming>(row, slot * last.geometry->token_stride);
       });
       if constexpr (kStreaming) end_streaming();
       return num_dropped;
     }
     return for_rows(part, num_parts, [&](size_t row, int32_t slot) {
       if (padded_token_bytes != 0) {
-        std::memset(streams[0].layer + streams[0].geometry.offset(slot), 0, padded_token_bytes);
+        std::memset(streams[0].layer + streams[0].geometry->offset(slot), 0, padded_token_bytes);
       }
-      for (const Stream& stream : streams) stream.copy(row, stream.geometry.offset(slot));
+      for (const Stream& stream : streams) stream.copy(row, stream.geometry->offset(slot));
     });
-  }
-
-  // Two streams of single runs at the beginnings of their tokens.
-  bool is_plain() const {
-    return streams.size() == 2 && padded_token_bytes == 0 &&
-           std::ranges::all_of(streams, [](const Stream& stream) {
-             const RowGeometry& rows = stream.geometry;
-             return rows.num_runs == 1 && !rows.is_scattered() && rows.first == 0 &&
-                    rows.page_stride == rows.page_size * rows.token_stride;
-           });
   }
 };
 
 // Rows of equal slots are of one part, so the last one wins whatever the threads do. Returns how
 // many slots are out of range.
-int32_t write_rows(ffi::ThreadPool& threads, const Write& write, int64_t num_bytes) {
+int32_t write_rows(ffi::ThreadPool& threads, const LayerWrite& write, int64_t num_bytes) {
   const bool streaming = num_bytes >= kStreamingBytes;
   int32_t num_dropped = 0;
   for_parts(threads, num_bytes, [&](int64_t part, int64_t num_parts) {
@@ -159,36 +149,39 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
       error.failure()) {
     return error;
   }
-  const auto& pools = checked->pools;
-  const auto num_batches = static_cast<int64_t>(checked->layers.size());
+  const CheckedWrite& write = **checked;
+  const auto& pools = write.pools;
+  const auto slots = int32_span(slot_mapping), layers = int32_span(layer);
+  const auto num_batches = static_cast<int64_t>(layers.size());
   for (size_t i = 0; i < num_pools; ++i) {
     carry_over(pool_arrays[i], results[i], pools[i].layer_offset(num_batches, 0));
   }
 
   const auto num_tokens = static_cast<size_t>(shape(slot_mapping).back());
-  const int64_t num_bytes = static_cast<int64_t>(num_tokens) * checked->token_bytes;
+  const int64_t num_bytes = static_cast<int64_t>(num_tokens) * write.token_bytes;
   std::array<Stream, 2> streams;
-  for (size_t batch = 0; batch < checked->layers.size(); ++batch) {
+  for (size_t batch = 0; batch < layers.size(); ++batch) {
     // A layer that does not exist has no slots.
-    const bool layer_exists = in_range(checked->layers[batch], pools[0].num_layers);
+    const bool layer_exists = in_range(layers[batch], pools[0].num_layers);
     for (size_t stream = 0; stream < num_streams; ++stream) {
       const size_t pool = layout->pool_of(stream);
-      const RowGeometry& rows = checked->rows[stream];
+      const RowGeometry& rows = write.rows[stream];
       streams[stream] =
           Stream{.layer = static_cast<std::byte*>(results[pool].untyped_data()) +
                           pools[pool].layer_offset(static_cast<int64_t>(batch),
-                                                   layer_exists ? checked->layers[batch] : 0),
+                                                   layer_exists ? layers[batch] : 0),
                  .rows = static_cast<const std::byte*>(row_arrays[stream].untyped_data()) +
                          batch * num_tokens * static_cast<size_t>(rows.row_bytes()),
-                 .geometry = rows};
+                 .geometry = &rows};
     }
-    const Write write{.streams = std::span(streams).first(num_streams),
-                      .slots = checked->slots.subspan(batch * num_tokens, num_tokens),
-                      .num_slots = layer_exists ? pools[0].num_slots() : 0,
-                      .page_size = pools[0].size(AxisRole::kTokens),
-                      .padded_token_bytes = static_cast<size_t>(checked->padded_token_bytes)};
+    const LayerWrite of_layer{.streams = std::span(streams).first(num_streams),
+                              .slots = slots.subspan(batch * num_tokens, num_tokens),
+                              .num_slots = layer_exists ? pools[0].num_slots() : 0,
+                              .page_size = pools[0].size(AxisRole::kTokens),
+                              .padded_token_bytes = static_cast<size_t>(write.padded_token_bytes),
+                              .is_plain = write.is_plain};
     static_cast<int32_t*>(num_dropped->untyped_data())[batch] =
-        write_rows(threads, write, num_bytes);
+        write_rows(threads, of_layer, num_bytes);
   }
   return ffi::Error::Success();
 }

@@ -140,11 +140,12 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
       check_write_quantized(kOperation, slot_mapping, layer, *num_dropped, *layout, pool_arrays,
                             scale_arrays, row_arrays, results.span(), layered, *mode);
   if (!checked) return checked.error();
-  const CheckedWrite* const write = &checked->write;
+  const CheckedWrite& write = *checked->write;
+  const auto all_slots = int32_span(slot_mapping), layers = int32_span(layer);
   const auto& scales = checked->scales;
   InlineVector<Stream, 2> streams;
   for (size_t stream = 0; stream < num_streams; ++stream) {
-    streams.push_back({.row = write->rows[stream],
+    streams.push_back({.row = write.rows[stream],
                        .scale = scales[layout->pool_of(stream)],
                        .float_type = checked->rows[stream].float_type,
                        .code_type = checked->rows[stream].code_type,
@@ -152,33 +153,33 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
                        .dim = checked->rows[stream].dim});
   }
 
-  const auto num_batches = static_cast<int64_t>(write->layers.size());
+  const auto num_batches = static_cast<int64_t>(layers.size());
   for (size_t i = 0; i < num_pools; ++i) {
-    carry_over(pool_arrays[i], results[i], write->pools[i].layer_offset(num_batches, 0));
+    carry_over(pool_arrays[i], results[i], write.pools[i].layer_offset(num_batches, 0));
     carry_over(scale_arrays[i], results[num_pools + i],
                scales[i].layer_offset(num_batches, 0) * static_cast<int64_t>(sizeof(float)));
   }
-  const int64_t page_size = write->pools[0].size(AxisRole::kTokens);
+  const int64_t page_size = write.pools[0].size(AxisRole::kTokens);
   const auto num_tokens = static_cast<size_t>(shape(slot_mapping).back());
-  for (size_t batch = 0; batch < write->layers.size(); ++batch) {
+  for (size_t batch = 0; batch < layers.size(); ++batch) {
     // A layer that does not exist has no slots.
-    const bool layer_exists = in_range(write->layers[batch], write->pools[0].num_layers);
-    const int64_t layer_id = layer_exists ? write->layers[batch] : 0;
-    const int64_t num_slots = layer_exists ? write->pools[0].num_slots() : 0;
+    const bool layer_exists = in_range(layers[batch], write.pools[0].num_layers);
+    const int64_t layer_id = layer_exists ? layers[batch] : 0;
+    const int64_t num_slots = layer_exists ? write.pools[0].num_slots() : 0;
     int64_t num_bytes = 0;
     for (size_t i = 0; i < num_streams; ++i) {
       Stream& stream = streams[i];
       const size_t pool = layout->pool_of(i);
       const int64_t token_bytes = stream.row.num_runs * stream.dim * float_bytes(stream.float_type);
       stream.layer = static_cast<std::byte*>(results[pool].untyped_data()) +
-                     write->pools[pool].layer_offset(static_cast<int64_t>(batch), layer_id);
+                     write.pools[pool].layer_offset(static_cast<int64_t>(batch), layer_id);
       stream.scales = static_cast<float*>(results[num_pools + pool].untyped_data()) +
                       stream.scale.layer_offset(static_cast<int64_t>(batch), layer_id);
       stream.rows = static_cast<const std::byte*>(row_arrays[i].untyped_data()) +
                     static_cast<int64_t>(batch * num_tokens) * token_bytes;
       num_bytes += static_cast<int64_t>(num_tokens) * token_bytes;
     }
-    const auto slots = write->slots.subspan(batch * num_tokens, num_tokens);
+    const auto slots = all_slots.subspan(batch * num_tokens, num_tokens);
     // A page is of one part: rows of equal slots, and scales, are written in order.
     for_parts(threads, num_bytes, [&](int64_t part, int64_t num_parts) {
       if (num_tokens == 0) return;
@@ -186,9 +187,9 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
       for (size_t i = 0; i < num_tokens; ++i) {
         if (!in_range(slots[i], num_slots)) continue;
         if (num_parts > 1 && slots[i] / page_size % num_parts != part) continue;
-        if (write->padded_token_bytes != 0) {
+        if (write.padded_token_bytes != 0) {
           std::memset(streams[0].layer + streams[0].row.offset(slots[i]), 0,
-                      static_cast<size_t>(write->padded_token_bytes));
+                      static_cast<size_t>(write.padded_token_bytes));
         }
         writer.write(i, slots[i]);
       }

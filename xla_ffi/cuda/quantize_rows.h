@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "float_formats.h"
 #include "host_device.h"
 #include "number_codes.h"
 #include "page_ids.h"
@@ -18,11 +19,11 @@ template <typename Function>
 PAGEDKV_DEVICE void with_number(FloatType type, const Function& function) {
   switch (type) {
     case FloatType::kF32:
-      return function(numbers::Float32{});
+      return function(Float32{});
     case FloatType::kF16:
-      return function(numbers::Float16{});
+      return function(Float16{});
     default:
-      return function(numbers::Bfloat16{});
+      return function(Bfloat16{});
   }
 }
 
@@ -31,13 +32,13 @@ template <typename Function>
 PAGEDKV_DEVICE void with_code(CodeType type, const Function& function) {
   switch (type) {
     case CodeType::kInt8:
-      return function(numbers::Int8{});
+      return function(Int8{});
     case CodeType::kInt4:
-      return function(numbers::Int4{});
+      return function(Int4{});
     case CodeType::kE4m3:
-      return function(numbers::E4m3{});
+      return function(E4m3{});
     default:
-      return function(numbers::E5m2{});
+      return function(E5m2{});
   }
 }
 

@@ -65,42 +65,43 @@ ffi::Error write_kv(DeviceStream device, ffi::AnyBuffer slot_mapping, ffi::AnyBu
   if (auto error = check_row_dtypes(kOperation, *layout, pools, rows); error.failure()) {
     return error;
   }
-  const auto num_batches = static_cast<int64_t>(checked->layers.size());
+  const CheckedWrite& write = **checked;
+  const auto num_batches = static_cast<int64_t>(num_elements(layer));
   if (num_batches == 0) return ffi::Error::Success();
   for (size_t i = 0; i < num_pools; ++i) {
     if (auto error = carry_over(kOperation, device, pools[i], results[i],
-                                checked->pools[i].layer_offset(num_batches, 0));
+                                write.pools[i].layer_offset(num_batches, 0));
         error.failure()) {
       return error;
     }
   }
-  const PoolGeometry& first = checked->pools.front();
-  WriteRows kernel{.slots = checked->slots.data(),
-                   .layers = checked->layers.data(),
+  const PoolGeometry& first = write.pools.front();
+  WriteRows kernel{.slots = static_cast<const int32_t*>(slot_mapping.untyped_data()),
+                   .layers = static_cast<const int32_t*>(layer.untyped_data()),
                    .num_dropped = static_cast<int32_t*>(num_dropped->untyped_data()),
                    .num_batches = num_batches,
                    .num_rows = shape(slot_mapping).back(),
                    .num_layers = first.num_layers,
                    .num_slots = first.num_slots(),
                    .num_parts = 1,
-                   .padded_token_bytes = checked->padded_token_bytes,
+                   .padded_token_bytes = write.padded_token_bytes,
                    .padded_unit = 1,
                    .num_streams = static_cast<int32_t>(num_streams),
                    .streams = {}};
   int64_t most_bytes = 0;
   for (size_t i = 0; i < num_streams; ++i) {
     const size_t pool = layout->pool_of(i);
-    const RowGeometry& geometry = checked->rows[i];
+    const RowGeometry& geometry = write.rows[i];
     kernel.streams[i] =
-        make_stream(results[pool], rows[i], checked->pools[pool].layer_offset(0, 1), geometry);
+        make_stream(results[pool], rows[i], write.pools[pool].layer_offset(0, 1), geometry);
     most_bytes = std::max(most_bytes, geometry.row_bytes());
   }
-  if (checked->padded_token_bytes != 0) {
+  if (write.padded_token_bytes != 0) {
     // Its token is cleared before any part of a row comes, so one item does it all.
     const WriteRows::Stream& keys = kernel.streams[0];
     kernel.padded_unit = unit_bytes({address(keys.pool), keys.layer_bytes, keys.geometry.first,
                                      keys.geometry.page_stride, keys.geometry.token_stride,
-                                     checked->padded_token_bytes});
+                                     write.padded_token_bytes});
   } else {
     kernel.num_parts = std::max<int64_t>(1, ceil_div(most_bytes, WriteRows::kPartBytes));
   }

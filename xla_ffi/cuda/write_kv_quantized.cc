@@ -52,8 +52,8 @@ ffi::Error write_kv_quantized(DeviceStream device, ffi::AnyBuffer slot_mapping,
       check_write_quantized(kOperation, slot_mapping, layer, *num_dropped, *layout, pools, scales,
                             rows, results.span(), layered, Mode::kDrop);
   if (!checked) return checked.error();
-  const CheckedWrite& write = checked->write;
-  const auto num_batches = static_cast<int64_t>(write.layers.size());
+  const CheckedWrite& write = *checked->write;
+  const auto num_batches = static_cast<int64_t>(num_elements(layer));
   if (num_batches == 0) return ffi::Error::Success();
   for (size_t i = 0; i < num_pools; ++i) {
     auto error = carry_over(kOperation, device, pools[i], results[i],
@@ -66,8 +66,8 @@ ffi::Error write_kv_quantized(DeviceStream device, ffi::AnyBuffer slot_mapping,
     if (error.failure()) return error;
   }
   const PoolGeometry& first = write.pools.front();
-  QuantizeRows kernel{.slots = write.slots.data(),
-                      .layers = write.layers.data(),
+  QuantizeRows kernel{.slots = static_cast<const int32_t*>(slot_mapping.untyped_data()),
+                      .layers = static_cast<const int32_t*>(layer.untyped_data()),
                       .num_dropped = static_cast<int32_t*>(num_dropped->untyped_data()),
                       .num_batches = num_batches,
                       .num_rows = shape(slot_mapping).back(),

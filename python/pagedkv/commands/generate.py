@@ -13,7 +13,7 @@ import typer
 from pagedkv.serving.engine import Engine
 from pagedkv.serving.model_files import DEFAULT_MODEL, MODELS, ModelFile, find_model
 from pagedkv.serving.models import load_model
-from pagedkv.serving.paged_model import PagedModel
+from pagedkv.serving.paged_model import KV_DTYPES, PagedModel
 from pagedkv.serving.prompts import QUESTIONS, visitor_chat
 from pagedkv.serving.tokenizer import ChatTokenizer
 
@@ -98,6 +98,9 @@ def generate(
         ),
     ] = None,
     page_size: Annotated[int, typer.Option(help="Tokens of a page.")] = 16,
+    kv_dtype: Annotated[
+        str, typer.Option(help=f"What pages keep K/V as: {', '.join(KV_DTYPES)}.")
+    ] = "bfloat16",
     record: Annotated[
         Path | None,
         typer.Option(help="Write every call on the cache manager to this file, for replay-ops."),
@@ -119,7 +122,7 @@ def generate(
         max_new_tokens = DEMO_ANSWER_TOKENS if prompt is None else PROMPT_ANSWER_TOKENS
     try:
         with console.status("Loading the model ..."):
-            paged_model, tokenizer = _load(model)
+            paged_model, tokenizer = _load(model, kv_dtype)
         if pages is None:
             pages = PAGES_PER_GROUP * paged_model.places.num_groups
         server = Server(paged_model, tokenizer, pages, page_size, batch_size, chunk_size, record)
@@ -141,11 +144,11 @@ def generate(
         raise typer.Exit(1)
 
 
-def _load(name: str) -> tuple[PagedModel, ChatTokenizer]:
+def _load(name: str, kv_dtype: str) -> tuple[PagedModel, ChatTokenizer]:
     start = time.perf_counter()
     file = ModelFile(find_model(name) if name in MODELS else Path(name))
     tokenizer = ChatTokenizer(file)
-    model = load_model(file)
+    model = load_model(file, kv_dtype)
     console.print(f"Loaded {file.path.name} in {time.perf_counter() - start:.1f} s.")
     return model, tokenizer
 

@@ -257,23 +257,53 @@ def check_batch(
             )
 
 
-def check_query(operation: str, query: HasShape, pages: HasShape) -> None:
-    """Refuses queries whose heads cannot share those of the pool in equal groups."""
-    if query.dtype != pages.dtype:
+def check_query(
+    operation: str,
+    query: HasShape,
+    pages: HasShape,
+    num_kv_heads: int | None,
+    *,
+    layout: KVLayout,
+    layered: bool,
+) -> tuple[int, int]:
+    """Refuses queries whose heads cannot share those of the pool in equal groups.
+
+    Returns:
+      The kv heads, and the elements of a key.
+    """
+    if np.dtype(query.dtype).name not in ("float32", "bfloat16", "float16"):
         raise TypeError(
-            f"[{operation}] query must be {pages.dtype} as key_pages, got {query.dtype}"
+            f"[{operation}] query must be float32, bfloat16 or float16, got {query.dtype}"
         )
-    kv_heads, head_dim = pages.shape[-2:]
-    if len(query.shape) != 3 or query.shape[2] != head_dim:
+    room, head_dim = layout.room(pages.shape[layered:])
+    kv_heads = room
+    if num_kv_heads is not None:
+        if not isinstance(num_kv_heads, int) or isinstance(num_kv_heads, bool):
+            raise TypeError(
+                f"[{operation}] num_kv_heads must be an int, got {type(num_kv_heads).__name__}"
+            )
+        if not (1 <= num_kv_heads <= room and (layout.pads or num_kv_heads == room)):
+            at_most = "between 1 and " if layout.pads else ""
+            raise ValueError(
+                f"[{operation}] num_kv_heads must be {at_most}{room} in layout {layout.name}, "
+                f"got {num_kv_heads}"
+            )
+        kv_heads = num_kv_heads
+    shape = query.shape
+    if len(shape) != 3 or not (
+        1 <= shape[2] <= head_dim if layout.pads else shape[2] == head_dim != 0
+    ):
+        at_most = "at most " if layout.pads else ""
         raise ValueError(
-            f"[{operation}] query must have shape [tokens, heads, {head_dim}], "
-            f"got {_text(query.shape)}"
+            f"[{operation}] query must have shape [tokens, heads, head_dim] with {at_most}the "
+            f"{head_dim} elements of a key, at least 1, got {_text(shape)}"
         )
-    if kv_heads == 0 or head_dim == 0 or query.shape[1] % kv_heads != 0:
+    if kv_heads == 0 or shape[1] % kv_heads != 0:
         raise ValueError(
             f"[{operation}] query must have a multiple of the {kv_heads} kv heads of key_pages, "
-            f"of at least 1 element, got {_text(query.shape)}"
+            f"got {_text(shape)}"
         )
+    return kv_heads, shape[2]
 
 
 def as_layer(operation: str, layer: ArrayLike | None, pages: HasShape) -> ArrayLike:
@@ -290,18 +320,25 @@ def as_layer(operation: str, layer: ArrayLike | None, pages: HasShape) -> ArrayL
     return _as_scalar(operation, "layer", layer)
 
 
-def as_window(operation: str, window: ArrayLike | None) -> ArrayLike:
-    """``window`` as an int32 scalar; without one, a token sees all that int32 can count.
+def as_count(
+    operation: str,
+    name: str,
+    count: ArrayLike | None,
+    *,
+    minimum: int = 1,
+    without: int = _MAX_INT32,
+) -> ArrayLike:
+    """``count`` as an int32 scalar, or ``without``, by default all that int32 can count.
 
     A Python int is known now, so it is checked now.
     """
-    if window is None:
-        return np.int32(_MAX_INT32)
-    if isinstance(window, int) and not isinstance(window, bool):
-        if window < 1:
-            raise ValueError(f"[{operation}] sliding_window must be at least 1, got {window}")
-        return np.int32(min(window, _MAX_INT32))
-    return _as_scalar(operation, "sliding_window", window)
+    if count is None:
+        return np.int32(without)
+    if isinstance(count, int) and not isinstance(count, bool):
+        if count < minimum:
+            raise ValueError(f"[{operation}] {name} must be at least {minimum}, got {count}")
+        return np.int32(min(count, _MAX_INT32))
+    return _as_scalar(operation, name, count)
 
 
 def _as_scalar(operation: str, name: str, value: ArrayLike) -> ArrayLike:

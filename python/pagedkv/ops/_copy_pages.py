@@ -1,16 +1,16 @@
 """Copies pages inside pools, in place."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops import _checks, _reference
 from pagedkv.ops._axes import OpAxes, numbered
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._dispatch import COUNT, Op
 
 
 class PageCopy(NamedTuple):
@@ -82,28 +82,28 @@ def copy_pages(
             f"[{operation}] source_ids and target_ids must have one shape [pairs], "
             f"got {list(ids[0].shape)} and {list(ids[1].shape)}"
         )
-    num_dropped, *copied = _copy(source_ids, target_ids, *leaves, page_axis=page_axis, mode=mode)
+    op = _op(tuple(len(leaf.shape) for leaf in leaves), page_axis, mode)
+    num_dropped, *copied = op(source_ids, target_ids, *leaves)
     return PageCopy(jax.tree.unflatten(tree, copied), num_dropped)
 
 
-@functools.partial(jax.jit, static_argnames=("page_axis", "mode"), inline=True)
-def _copy(*operands: jax.Array, page_axis: int, mode: str) -> tuple[jax.Array, ...]:
-    return _dispatch.call(
+@functools.cache
+def _op(ranks: tuple[int, ...], page_axis: int, mode: str) -> Op:
+    return Op(
         "pagedkv.copy_pages.v1",
         functools.partial(_reference.copy_pages, page_axis=page_axis),
-        *operands,
-        axes=_axes(operands[2:], page_axis),
+        lambda _, __, *pools: (COUNT, *pools),
+        axes=_axes(ranks, page_axis),
         vmap_method="broadcast_all",
-        aliases={2 + i: 1 + i for i in range(len(operands) - 2)},
-        page_axis=page_axis,
-        mode=mode,
+        aliases={2 + i: 1 + i for i in range(len(ranks))},
+        attributes={"page_axis": page_axis, "mode": mode},
     )
 
 
-def _axes(pools: Sequence[jax.Array], page_axis: int) -> OpAxes:
+def _axes(ranks: tuple[int, ...], page_axis: int) -> OpAxes:
     axes = {}
-    for i, pool in enumerate(pools):
-        names = list(numbered(f"free{i}_", pool.ndim))
+    for i, rank in enumerate(ranks):
+        names = list(numbered(f"free{i}_", rank))
         names[page_axis] = "pages"
         axes[f"pools[{i}]"] = tuple(names)
     return OpAxes(

@@ -1,16 +1,18 @@
 """Reads pages out of a pool: into new memory, into the caller's, or with the pool handed on."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _quantized, _reference
+from pagedkv.ops import _checks, _quantized, _reference
 from pagedkv.ops._axes import OpAxes, numbered, pool_axes, scale_axes, without_pages
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._dispatch import COUNT, Op
 from pagedkv.ops._quantized import QuantizedPages
 
 
@@ -85,28 +87,21 @@ def gather_pages(
         layout, layer_id = _check(operation, pages.pages, page_ids, layer, layout, mode)
         _quantized.granularity_of(operation, "pages", pages, layout, layered=layer is not None)
         return PageGather(
-            *_gather_dequantized(
-                *pages,
-                page_ids,
-                layer_id,
-                layout=layout,
-                layered=layer is not None,
-                dtype=_quantized.as_float_dtype(operation, dtype),
-                mode=mode,
-            )
+            *_dequantizing_op(
+                len(pages.scales.shape),
+                len(np.shape(page_ids)),
+                layout,
+                layer is not None,
+                _quantized.as_float_dtype(operation, dtype),
+                mode,
+            )(*pages, page_ids, layer_id)
         )
     if dtype is not None:
         raise ValueError(f"[{operation}] dtype is for QuantizedPages, got {dtype!r} for an array")
     layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
     return PageGather(
-        *_gather(
-            pages,
-            page_ids,
-            layer_id,
-            name=operation,
-            layered=layer is not None,
-            layout=layout,
-            mode=mode,
+        *_op(operation, len(np.shape(page_ids)), layout, layer is not None, mode)(
+            pages, page_ids, layer_id
         )
     )
 
@@ -164,15 +159,8 @@ def gather_into(
         layered=layered,
     )
     return PageGather(
-        *_gather(
-            pages,
-            rows,
-            page_ids,
-            layer_id,
-            name=operation,
-            layered=layered,
-            layout=layout,
-            mode=mode,
+        *_op(operation, len(np.shape(page_ids)), layout, layered, mode)(
+            pages, rows, page_ids, layer_id
         )
     )
 
@@ -215,14 +203,8 @@ def gather_through(
     operation = "gather_through"
     layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
     return PageGatherThrough(
-        *_gather(
-            pages,
-            page_ids,
-            layer_id,
-            name=operation,
-            layered=layer is not None,
-            layout=layout,
-            mode=mode,
+        *_op(operation, len(np.shape(page_ids)), layout, layer is not None, mode)(
+            pages, page_ids, layer_id
         )
     )
 
@@ -264,53 +246,63 @@ _FORMS = {
 }
 
 
-@functools.partial(jax.jit, static_argnames=("name", "layered", "layout", "mode"), inline=True)
-def _gather(
-    *operands: jax.Array, name: str, layered: bool, layout: KVLayout, mode: str
-) -> tuple[jax.Array, ...]:
+@functools.cache
+def _op(name: str, ids_rank: int, layout: KVLayout, layered: bool, mode: str) -> Op:
     form = _FORMS[name]
-    return _dispatch.call(
+    page_axis = layout.page_axis
+
+    def results(pages: Any, *operands: Any) -> tuple[Any, ...]:
+        ids = operands[-2]
+        rows = _rows(ids.shape, pages.shape[layered:], page_axis, pages.dtype)
+        return (pages, rows, COUNT) if name == "gather_through" else (rows, COUNT)
+
+    return Op(
         form.target,
-        functools.partial(form.reference, layered=layered, page_axis=layout.page_axis),
-        *operands,
-        axes=_axes(name, operands, layout, layered),
+        functools.partial(form.reference, layered=layered, page_axis=page_axis),
+        results,
+        axes=_axes(name, ids_rank, layout, layered),
         vmap_method=form.vmap_method,
         aliases=form.aliases,
-        layered=layered,
-        page_axis=layout.page_axis,
-        mode=mode,
+        attributes={"layered": layered, "page_axis": page_axis, "mode": mode},
     )
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "layered", "dtype", "mode"), inline=True)
-def _gather_dequantized(
-    *operands: jax.Array, layout: KVLayout, layered: bool, dtype: Any, mode: str
-) -> tuple[jax.Array, ...]:
-    return _dispatch.call(
+@functools.cache
+def _dequantizing_op(
+    scale_rank: int, ids_rank: int, layout: KVLayout, layered: bool, dtype: Any, mode: str
+) -> Op:
+    def results(pages: Any, _: Any, ids: Any, layer: Any) -> tuple[Any, ...]:
+        return _rows(ids.shape, pages.shape[layered:], layout.page_axis, dtype), COUNT
+
+    return Op(
         "pagedkv.gather_dequantized.v1",
         functools.partial(
             _reference.gather_dequantized, layout=layout, layered=layered, dtype=dtype
         ),
-        *operands,
-        axes=_axes("gather_dequantized", operands, layout, layered),
+        results,
+        axes=_axes("gather_dequantized", ids_rank, layout, layered, scale_rank),
         vmap_method="expand_dims",
         aliases={},
-        layout=layout.name,
-        layered=layered,
-        mode=mode,
+        attributes={"layout": layout.name, "layered": layered, "mode": mode},
     )
 
 
-def _axes(name: str, operands: Sequence[jax.Array], layout: KVLayout, layered: bool) -> OpAxes:
+def _rows(
+    ids: tuple[int, ...], layer: tuple[int, ...], page_axis: int, dtype: Any
+) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*ids, *layer[:page_axis], *layer[page_axis + 1 :]), dtype)
+
+
+def _axes(name: str, ids_rank: int, layout: KVLayout, layered: bool, scale_rank: int = 0) -> OpAxes:
     pool = pool_axes(layout, layered=layered)
-    ids = numbered("ids", operands[-2].ndim)
+    ids = numbered("ids", ids_rank)
     rows = (*ids, *without_pages(pool))
     through = name == "gather_through"
     others = {}
     if name == "gather_into":
         others["rows"] = rows
     if name == "gather_dequantized":
-        others["scales"] = scale_axes(layout, layered=layered, rank=operands[1].ndim)
+        others["scales"] = scale_axes(layout, layered=layered, rank=scale_rank)
     return OpAxes(
         "gather_pages" if name == "gather_dequantized" else name,
         operands={

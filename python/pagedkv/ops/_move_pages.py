@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
@@ -10,9 +9,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops import _checks, _reference
 from pagedkv.ops._axes import OpAxes, numbered
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._dispatch import COUNT, Op
 
 Target = Literal["rows", "pages"]
 
@@ -95,7 +95,8 @@ def move_pages(
         raise ValueError(
             f"[{operation}] rows must have shape {list(wanted)}, got {list(bytes_of_rows.shape)}"
         )
-    num_dropped, *moved = _move(page_ids, rows, *leaves, to=to, page_axis=page_axis, mode=mode)
+    op = _op(tuple(len(leaf.shape) for leaf in leaves), page_axis, to, mode)
+    num_dropped, *moved = op(page_ids, rows, *leaves)
     new_rows = moved.pop(0) if to == "rows" else cast(jax.Array, rows)
     return PageMove(jax.tree.unflatten(tree, moved), new_rows, num_dropped)
 
@@ -130,32 +131,29 @@ def _row_bytes(leaves: list[Any], page_axis: int) -> int:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("to", "page_axis", "mode"), inline=True)
-def _move(*operands: jax.Array, to: Target, page_axis: int, mode: str) -> tuple[jax.Array, ...]:
-    num_pools = len(operands) - 2
-    if to == "rows":
-        target, reference = "pagedkv.pages_to_rows.v1", _reference.pages_to_rows
-        aliases = {1 + i: 1 + i for i in range(1 + num_pools)}
-    else:
-        target, reference = "pagedkv.rows_to_pages.v1", _reference.rows_to_pages
-        aliases = {2 + i: 1 + i for i in range(num_pools)}
-    axes = _axes(operands[2:], page_axis, to)
-    return _dispatch.call(
+@functools.cache
+def _op(ranks: tuple[int, ...], page_axis: int, to: Target, mode: str) -> Op:
+    target, reference, first_result = (
+        ("pagedkv.pages_to_rows.v1", _reference.pages_to_rows, 1)
+        if to == "rows"
+        else ("pagedkv.rows_to_pages.v1", _reference.rows_to_pages, 2)
+    )
+    written = range(first_result, 2 + len(ranks))  # operands: the ids, the rows, the pools
+    return Op(
         target,
         functools.partial(reference, page_axis=page_axis),
-        *operands,
-        axes=axes,
+        lambda *operands: (COUNT, *operands[first_result:]),
+        axes=_axes(ranks, page_axis, to),
         vmap_method="broadcast_all",
-        aliases=aliases,
-        page_axis=page_axis,
-        mode=mode,
+        aliases={operand: 1 + i for i, operand in enumerate(written)},
+        attributes={"page_axis": page_axis, "mode": mode},
     )
 
 
-def _axes(pools: Sequence[jax.Array], page_axis: int, to: Target) -> OpAxes:
+def _axes(ranks: tuple[int, ...], page_axis: int, to: Target) -> OpAxes:
     axes = {}
-    for i, pool in enumerate(pools):
-        names = list(numbered("axis", pool.ndim))
+    for i, rank in enumerate(ranks):
+        names = list(numbered("axis", rank))
         names[page_axis] = "pages"
         axes[f"pools[{i}]"] = tuple(names)
     rows = ("ids", "bytes")

@@ -2,18 +2,19 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
-from pagedkv.ops._axes import OpAxes, pool_axes
+from pagedkv.ops import _checks, _quantized, _reference
+from pagedkv.ops._axes import OpAxes, pool_axes, scale_axes
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._dispatch import COUNT, Op
+from pagedkv.ops._quantized import QuantizedPages
 
-_DTYPES = ("float32", "bfloat16")
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -26,29 +27,46 @@ class PagedAttention(NamedTuple):
 
 def paged_attention(
     query: ArrayLike,
-    key_pages: ArrayLike,
-    value_pages: ArrayLike,
+    key_pages: ArrayLike | QuantizedPages,
+    value_pages: ArrayLike | QuantizedPages | None,
     page_table: ArrayLike,
     query_starts: ArrayLike,
     context_lens: ArrayLike,
     *,
     layer: ArrayLike | None = None,
+    layout: KVLayout | str = KVLayout.NHD,
+    num_kv_heads: int | None = None,
+    value_dim: int | None = None,
     scale: float | None = None,
+    soft_cap: float | None = None,
     sliding_window: ArrayLike | None = None,
+    attention_chunk_size: ArrayLike | None = None,
+    num_sink_tokens: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
     mode: Mode = "drop",
 ) -> PagedAttention:
     """Attends from the newest tokens of each request to all of its tokens so far.
 
     One call serves a ragged batch, chunks of prompts and decodes mixed: the query tokens of request
     ``r`` are ``query[query_starts[r]:query_starts[r + 1]]``, and they are the last of its
-    ``context_lens[r]`` tokens. Each sees the tokens up to itself, or with a window of ``w`` the last
-    ``w`` of these. Query heads share the kv heads in equal groups, neighbours together.
+    ``context_lens[r]`` tokens. Each sees the tokens up to itself, or those of them that the masks
+    leave. Query heads share the kv heads in equal groups, neighbours together.
 
-    On the CPU the pages are read where they are, so neither time nor memory depends on the width of
-    the page table or the size of the pool. Nor does time on what is left of all windows: those
-    pages are not read, so their ids may be the null page, or any other. Sums are float32, whatever the dtype. A token's output
-    depends on its own request alone, to the last bit. Write the K/V of the query tokens first, and
-    pass the pools that `write_kv` returned.
+    The token at position ``p`` of its request sees position ``s`` if ``s <= p`` and either ``s <
+    num_sink_tokens`` or both ``s > p - sliding_window`` and ``s // attention_chunk_size == p //
+    attention_chunk_size``. Its output is ``softmax(cap(scale * q @ k)) @ v`` over these, where
+    ``cap(x) = soft_cap * tanh(x / soft_cap)``, and the softmax has one score more, the head's entry
+    of ``sinks``, with no value.
+
+    On the CPU the pages are read where they are, in any layout, and quantised ones are read as they
+    are: neither time nor memory depends on the width of the page table or the size of the pool. Nor
+    does time on pages that no query token sees: they are not read, so their ids may be the null
+    page, or any other. Sums are float32, whatever the dtypes. A token's output depends on its own
+    request alone, to the last bit. Write the K/V of the query tokens first, and pass the pools that
+    `write_kv` returned.
+
+    Under `jax.vmap` pools that are not mapped are read where they are, without a copy for each
+    batch element.
 
     On a mesh the pools may be sharded over kv heads, and so is the output then. For pages that are
     sharded call it inside `jax.shard_map`, with requests sharded alike and ids of a device's own
@@ -57,11 +75,13 @@ def paged_attention(
     Elsewhere it is plain XLA, which gathers the context of every token: right, but slow.
 
     Args:
-      query: The dtype of ``key_pages``, shape ``[tokens, heads, head_dim]``, where ``heads`` is a
-        multiple of ``kv_heads``.
-      key_pages: float32 or bfloat16, shape ``[pages, page_size, kv_heads, head_dim]``, or
-        ``[layers, pages, page_size, kv_heads, head_dim]`` with ``layer``.
-      value_pages: The dtype and shape of ``key_pages``, but for ``head_dim``.
+      query: float32, bfloat16 or float16, whatever the pools are; shape ``[tokens, heads,
+        head_dim]``, where ``heads`` is a multiple of the kv heads.
+      key_pages: float32, bfloat16 or float16, shape ``[pages, page_size, kv_heads, head_dim]`` or
+        what ``layout`` says, and a layer axis before it with ``layer``. Or `QuantizedPages` of such.
+        In a layout that pads, the pool may have more heads and elements than are read.
+      value_pages: The dtype and shape of ``key_pages``, but for ``head_dim``. None in a layout whose
+        ``key_pages`` hold the values too.
       page_table: int32, shape ``[requests, width]``. Entry ``[r, i]`` is the page of tokens
         ``i * page_size ...`` of request ``r``; those beyond its last token are not read.
       query_starts: int32, shape ``[requests + 1]``, non-decreasing, in ``[0, tokens]``. An entry
@@ -70,24 +90,39 @@ def paged_attention(
       context_lens: int32, shape ``[requests]``: the tokens whose K/V is in the pages, the query
         tokens among them, so at least as many, and at most ``width * page_size``.
       layer: int, or int32 scalar array, in ``[0, layers)``. For pools with a layer axis.
+      layout: How rows lie in the pools: a `pagedkv.KVLayout`, or its name. In a latent one a token
+        has one row for all heads (MLA): ``head_dim`` elements are its key, and the first
+        ``value_dim`` of these its value.
+      num_kv_heads: In a layout that pads, how many heads the pool was written with, if these are
+        fewer than it has room for.
+      value_dim: Elements of a value: in a latent layout at most ``head_dim``, which it is without
+        one. Elsewhere what the pool says.
       scale: Factor of the scores; ``head_dim ** -0.5`` without it.
+      soft_cap: Above 0: what scores stay below (Gemma 2). No cap without it.
       sliding_window: int, or int32 scalar array so that layers of one `jax.lax.scan` can differ, at
         least 1: how many tokens each sees, itself among them. Token ``t`` attends to tokens ``t -
         sliding_window + 1`` to ``t``, as Hugging Face defines it. All tokens without it.
+      attention_chunk_size: int, or int32 scalar array, at least 1: a token sees those of its own
+        chunk only, counted from the request's first token (Llama 4). One chunk without it.
+      num_sink_tokens: int, or int32 scalar array, at least 0: how many of a request's first tokens
+        are seen whatever window and chunk are (StreamingLLM). None without it.
+      sinks: float32, shape ``[heads]``: a learned score of each head that takes its share of the
+        weights and gives nothing (gpt-oss). Neither ``scale`` nor ``soft_cap`` applies to it.
       mode: What becomes of what is out of range. "drop" leaves a page out as if its tokens did not
-        exist, gives zeros for a request with a wrong length or start, and counts both; with a window
-        below 1 every request is wrong. "raise" fails with `jax.errors.JaxRuntimeError` and is for
-        debugging. Only the CPU can raise, other platforms drop.
+        exist, gives zeros for a request with a wrong length or start, and counts both; with a
+        window or chunk below 1 or sink tokens below 0 every request is wrong. "raise" fails with
+        `jax.errors.JaxRuntimeError` and is for debugging. Only the CPU can raise, other platforms
+        drop.
 
     Returns:
-      ``output``: the dtype of ``query``, shape ``[tokens, heads, value head_dim]``; zeros for tokens
+      ``output``: the dtype of ``query``, shape ``[tokens, heads, value_dim]``; zeros for tokens
       that belong to no request or see nothing. ``num_dropped``: int32, shape ``[]``, how many
       requests, and how many page ids of those that are to be read, were out of range.
 
     Raises:
-      TypeError: If an operand is no array or of the wrong dtype, or ``scale`` is no number.
-      ValueError: If shapes do not fit together, ``sliding_window`` is an int below 1, or ``mode`` is
-        unknown; also when differentiated.
+      TypeError: If an operand is no array or of the wrong dtype, or an option no number.
+      ValueError: If shapes do not fit together, an option is an int or float out of its range, or
+        ``mode`` is unknown; also when differentiated.
       IndexError: If ``layer`` is a Python int out of range.
 
     Example:
@@ -103,87 +138,217 @@ def paged_attention(
       ([6.5, 5.0, 4.0], 0)
     """
     operation = "paged_attention"
+    layout = _checks.as_layout(operation, layout)
     layered = layer is not None
     _checks.check_mode(operation, mode)
-    keys = _checks.as_array(operation, "key_pages", key_pages)
-    values = _checks.as_array(operation, "value_pages", value_pages)
-    for name, pages in {"key_pages": keys, "value_pages": values}.items():
-        _checks.check_pool(operation, name, pages, layered=layered)
-        if pages.dtype not in _DTYPES:
-            raise TypeError(
-                f"[{operation}] {name} must be {' or '.join(_DTYPES)}, got {pages.dtype}"
-            )
-    _checks.check_same_pages(operation, keys, values)
-    if values.dtype != keys.dtype:
-        raise TypeError(
-            f"[{operation}] value_pages must be {keys.dtype} as key_pages, got {values.dtype}"
-        )
+    pools = {"key_pages": key_pages, "value_pages": value_pages}
+    if layout.is_shared:
+        _checks.check_absent(operation, "value_pages", pools.pop("value_pages"), layout)
+    arrays, scales = _check_pools(operation, pools, layout, layered=layered)
     queries = _checks.as_array(operation, "query", query)
-    _checks.check_query(operation, queries, keys)
+    pages = _checks.as_array(operation, "key_pages", arrays[0])
+    heads, head_dim = _checks.check_query(
+        operation, queries, pages, num_kv_heads, layout=layout, layered=layered
+    )
     ids = {"page_table": page_table, "query_starts": query_starts, "context_lens": context_lens}
     for name, array in ids.items():
         _checks.check_int32(operation, name, _checks.as_array(operation, name, array))
     _checks.check_batch(
         operation, *(_checks.as_array(operation, name, array) for name, array in ids.items())
     )
+    num_heads = queries.shape[1]
+    sink_scores = _as_sinks(operation, sinks, num_heads)
+    op = _op(
+        layout,
+        layered,
+        group_size=max(1, num_heads // heads),
+        value_dim=_value_dim(operation, value_dim, head_dim, arrays, layout),
+        has_sinks=sinks is not None,
+        scale_rank=len(scales[0].shape) if scales else None,
+        pads_heads=layout.room(pages.shape[layered:])[0] != heads,
+        scale=_scale(operation, scale, head_dim),
+        soft_cap=_soft_cap(operation, soft_cap),
+        mode=mode,
+    )
     return PagedAttention(
-        *_attend(
+        *op(
             query,
-            key_pages,
-            value_pages,
             page_table,
             query_starts,
             context_lens,
-            _checks.as_layer(operation, layer, keys),
-            _checks.as_window(operation, sliding_window),
-            layered=layered,
-            scale=_scale(operation, scale, queries.shape[-1]),
-            mode=mode,
+            _checks.as_layer(operation, layer, pages),
+            _checks.as_count(operation, "sliding_window", sliding_window),
+            _checks.as_count(operation, "attention_chunk_size", attention_chunk_size),
+            _checks.as_count(operation, "num_sink_tokens", num_sink_tokens, minimum=0, without=0),
+            sink_scores,
+            *arrays,
+            *scales,
         )
     )
+
+
+def _check_pools(
+    operation: str, pools: dict[str, Any], layout: KVLayout, *, layered: bool
+) -> tuple[list[Any], list[Any]]:
+    """The arrays of the pools, and of their scales."""
+    is_quantized = isinstance(pools["key_pages"], QuantizedPages)
+    arrays: list[Any] = []
+    scales: list[Any] = []
+    for name, pool in pools.items():
+        if isinstance(pool, QuantizedPages) != is_quantized:
+            raise TypeError(
+                f"[{operation}] key_pages and value_pages must both be QuantizedPages, or neither"
+            )
+        pages = _checks.as_array(operation, name, _quantized.split(pool)[0])
+        _checks.check_pool(operation, name, pages, layered=layered, layout=layout)
+        if isinstance(pool, QuantizedPages):
+            _quantized.granularity_of(operation, name, pool, layout, layered=layered)
+            scales.append(pool.scales)
+        elif np.dtype(pages.dtype).name not in _quantized.FLOATS:
+            raise TypeError(
+                f"[{operation}] {name} must be one of {', '.join(_quantized.FLOATS)} or "
+                f"QuantizedPages, got {pages.dtype}"
+            )
+        if arrays and pages.dtype != arrays[0].dtype:
+            raise TypeError(
+                f"[{operation}] value_pages must be {arrays[0].dtype} as key_pages, "
+                f"got {pages.dtype}"
+            )
+        arrays.append(_quantized.split(pool)[0])
+    if len(arrays) > 1:
+        _checks.check_same_pages(operation, arrays[0], arrays[1])
+    return arrays, scales
+
+
+def _value_dim(
+    operation: str, value_dim: int | None, head_dim: int, arrays: list[Any], layout: KVLayout
+) -> int:
+    own = head_dim if layout.is_shared else arrays[1].shape[-1]
+    if value_dim is None:
+        return own
+    if not isinstance(value_dim, int) or isinstance(value_dim, bool):
+        raise TypeError(f"[{operation}] value_dim must be an int, got {type(value_dim).__name__}")
+    fits = 1 <= value_dim <= own if layout.is_latent else value_dim == own
+    if not fits:
+        at_most = "between 1 and " if layout.is_latent else ""
+        raise ValueError(
+            f"[{operation}] value_dim must be {at_most}{own} in layout {layout.name}, "
+            f"got {value_dim}"
+        )
+    return value_dim
+
+
+def _as_sinks(operation: str, sinks: ArrayLike | None, num_heads: int) -> ArrayLike:
+    if sinks is None:
+        return np.zeros([0], np.float32)
+    array = _checks.as_array(operation, "sinks", sinks)
+    if array.dtype != np.float32:
+        raise TypeError(f"[{operation}] sinks must be float32, got {array.dtype}")
+    if array.shape != (num_heads,):
+        raise ValueError(
+            f"[{operation}] sinks must have shape [{num_heads}], one for each head of query, "
+            f"got {list(array.shape)}"
+        )
+    return sinks
 
 
 def _scale(operation: str, scale: float | None, head_dim: int) -> float:
     if scale is None:
         return 1 / math.sqrt(head_dim)
-    if isinstance(scale, int | float) and not isinstance(scale, bool):
-        if math.inf > abs(scale) > _MAX_FLOAT32:
-            raise ValueError(f"[{operation}] scale must be in the range of float32, got {scale}")
-        return float(scale)
-    raise TypeError(f"[{operation}] scale must be a number, got {type(scale).__name__}")
+    return _float32(operation, "scale", scale)
 
 
-@functools.partial(jax.jit, static_argnames=("layered", "scale", "mode"), inline=True)
-def _attend(*operands: jax.Array, layered: bool, scale: float, mode: str) -> tuple[jax.Array, ...]:
-    return _dispatch.call(
-        "pagedkv.paged_attention.v1",
-        functools.partial(_reference.paged_attention, layered=layered, scale=scale),
-        *operands,
-        axes=_axes(layered),
-        # A batch is ragged as it is, so vmap has little to give: one element after the other.
-        vmap_method="sequential",
+def _soft_cap(operation: str, soft_cap: float | None) -> float:
+    if soft_cap is None:
+        return 0.0
+    cap = _float32(operation, "soft_cap", soft_cap)
+    if not 0 < np.float32(cap) < math.inf:
+        raise ValueError(f"[{operation}] soft_cap must be above 0 and finite, got {soft_cap}")
+    return cap
+
+
+def _float32(operation: str, name: str, value: float) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if math.inf > abs(value) > _MAX_FLOAT32:
+            raise ValueError(f"[{operation}] {name} must be in the range of float32, got {value}")
+        return float(value)
+    raise TypeError(f"[{operation}] {name} must be a number, got {type(value).__name__}")
+
+
+@functools.cache
+def _op(
+    layout: KVLayout,
+    layered: bool,
+    *,
+    group_size: int,
+    value_dim: int,
+    has_sinks: bool,
+    scale_rank: int | None,
+    pads_heads: bool,
+    scale: float,
+    soft_cap: float,
+    mode: str,
+) -> Op:
+    form: dict[str, Any] = {"layered": layered, "group_size": group_size}
+    return Op(
+        "pagedkv.paged_attention.v2",
+        functools.partial(
+            _reference.paged_attention,
+            layout=layout,
+            value_dim=value_dim,
+            scale=scale,
+            soft_cap=soft_cap,
+            **form,
+        ),
+        lambda query, *_: (
+            jax.ShapeDtypeStruct((*query.shape[:-1], value_dim), query.dtype),
+            COUNT,
+        ),
+        axes=_axes(layout, layered, has_sinks, scale_rank, pads_heads),
+        # Not broadcast_all: it would copy a pool that is not mapped once for each batch element.
+        vmap_method="expand_dims",
         aliases={},
-        layered=layered,
-        scale=np.float32(scale),
-        mode=mode,
-        instruction_set="best",
+        attributes={
+            "layout": layout.name,
+            "scale": np.float32(scale),
+            "soft_cap": np.float32(soft_cap),
+            "mode": mode,
+            "instruction_set": "best",
+            **form,
+        },
     )
 
 
-def _axes(layered: bool) -> OpAxes:
-    pool = pool_axes(KVLayout.NHD, layered=layered)
-    rows = ("tokens", "kv_heads", "head_dim")  # some query heads for each kv head
+def _axes(
+    layout: KVLayout, layered: bool, has_sinks: bool, scale_rank: int | None, pads_heads: bool
+) -> OpAxes:
+    pool = pool_axes(layout, layered=layered)
+    sides = ("key",) if layout.is_shared else ("key", "value")
+    pools = {f"{side}_pages": pool for side in sides}
+    if scale_rank is not None:
+        scales = scale_axes(layout, layered=layered, rank=scale_rank)
+        pools |= {f"{side}_scales": scales for side in sides}
+    heads = "heads" if layout.is_latent else "kv_heads"  # some query heads for each kv head
+    if pads_heads and not layout.is_latent:
+        # Each device would round its own heads up, and so look for them elsewhere.
+        heads = "heads"
+        pools = {
+            name: tuple("padded_kv_heads" if axis == "kv_heads" else axis for axis in axes)
+            for name, axes in pools.items()
+        }
     return OpAxes(
         "paged_attention",
         operands={
-            "query": rows,
-            "key_pages": pool,
-            "value_pages": pool,
+            "query": ("tokens", heads, "head_dim"),
             "page_table": ("requests", "width"),
             "query_starts": ("starts",),
             "context_lens": ("requests",),
             "layer": (),
             "sliding_window": (),
+            "attention_chunk_size": (),
+            "num_sink_tokens": (),
+            "sinks": (heads if has_sinks else "none",),
+            **pools,
         },
-        results=(rows, ()),
+        results=(("tokens", heads, "head_dim"), ()),
     )

@@ -23,25 +23,26 @@ from jax.sharding import AxisType, NamedSharding
 from pagedkv.ops._axes import OpAxes, Placement, may_be_sharded, partition_spec
 from pagedkv.ops._local_ids import on_own_pages
 
-Op = Callable[..., tuple[jax.Array, ...]]
+# Of the arrays of one device, or of all.
+Function = Callable[..., tuple[jax.Array, ...]]
 # What one device runs, if arrays are placed like that.
-OpFor = Callable[[Placement], Op]
+FunctionFor = Callable[[Placement], Function]
 
 
-def partitioned(op: Op, axes: OpAxes, identity: str) -> Op:
+def partitioned(op: Function, axes: OpAxes, identity: str) -> Function:
     """Makes of ``op``, for arrays of one device, an op for arrays sharded as ``axes`` allows.
 
     ``identity`` is another string for every other op.
     """
 
-    def op_for(placement: Placement) -> Op:
+    def op_for(placement: Placement) -> Function:
         mesh_axes = placement.get("pages")
         return on_own_pages(op, axes, mesh_axes) if mesh_axes else op
 
     return _partitioned(op_for, axes, identity)
 
 
-def _partitioned(op_for: OpFor, axes: OpAxes, identity: str) -> Op:
+def _partitioned(op_for: FunctionFor, axes: OpAxes, identity: str) -> Function:
     @jax.custom_batching.custom_vmap
     def on_mesh(*operands: jax.Array) -> tuple[jax.Array, ...]:
         mesh = _explicit_mesh(operands)
@@ -54,7 +55,7 @@ def _partitioned(op_for: OpFor, axes: OpAxes, identity: str) -> Op:
     def on_batch(_: int, mapped: list[bool], *operands: jax.Array) -> Any:
         in_axes = tuple(0 if is_mapped else None for is_mapped in mapped)
 
-        def op_for_batch(placement: Placement) -> Op:
+        def op_for_batch(placement: Placement) -> Function:
             return jax.vmap(op_for(placement), in_axes)
 
         results = _partitioned(op_for_batch, axes.under_vmap(mapped), identity)(*operands)
@@ -87,7 +88,7 @@ def _explicit_mesh(operands: Sequence[jax.Array]) -> Any:
 
 
 def _explicit(
-    op_for: OpFor, axes: OpAxes, mesh: Any, operands: Sequence[jax.Array]
+    op_for: FunctionFor, axes: OpAxes, mesh: Any, operands: Sequence[jax.Array]
 ) -> tuple[jax.Array, ...]:
     types = [jax.typeof(operand) for operand in operands]
     placement = axes.place([t.shape for t in types], [t.sharding for t in types], mesh.shape)
@@ -123,7 +124,7 @@ def _axes_to_map(mesh: Any) -> set[str]:
 
 
 def _auto(
-    op_for: OpFor, axes: OpAxes, identity: str, operands: Sequence[jax.Array]
+    op_for: FunctionFor, axes: OpAxes, identity: str, operands: Sequence[jax.Array]
 ) -> tuple[jax.Array, ...]:
     # A program says nothing of the op before it is partitioned. This operand does, or two programs
     # would have one key in JAX's persistent cache.
@@ -131,7 +132,7 @@ def _auto(
     keyed = replace(axes, operands={"digest": ("words",), **axes.operands})
     arrays = (np.frombuffer(digest, np.int32), *operands)
 
-    def keyed_op(placement: Placement) -> Op:
+    def keyed_op(placement: Placement) -> Function:
         op = op_for(placement)
         return lambda _, *operands: op(*operands)
 

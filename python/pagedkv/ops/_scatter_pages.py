@@ -1,16 +1,16 @@
 """Writes whole pages to a pool, in place."""
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _reference
+from pagedkv.ops import _checks, _reference
 from pagedkv.ops._axes import OpAxes, numbered, pool_axes, without_pages
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._dispatch import COUNT, Op
 
 
 class PageScatter(NamedTuple):
@@ -86,39 +86,27 @@ def scatter_pages(
         layered=layered,
     )
     layer_id = _checks.as_layer(operation, layer, pool)
-    return PageScatter(
-        *_scatter(
-            pages,
-            rows,
-            page_ids,
-            layer_id,
-            layered=layered,
-            layout=layout,
-            mode=mode,
-        )
-    )
+    op = _op(len(ids.shape), layout, layered, mode)
+    return PageScatter(*op(pages, rows, page_ids, layer_id))
 
 
-@functools.partial(jax.jit, static_argnames=("layered", "layout", "mode"), inline=True)
-def _scatter(
-    *operands: jax.Array, layered: bool, layout: KVLayout, mode: str
-) -> tuple[jax.Array, ...]:
-    return _dispatch.call(
+@functools.cache
+def _op(ids_rank: int, layout: KVLayout, layered: bool, mode: str) -> Op:
+    page_axis = layout.page_axis
+    return Op(
         "pagedkv.scatter_pages.v1",
-        functools.partial(_reference.scatter_pages, layered=layered, page_axis=layout.page_axis),
-        *operands,
-        axes=_axes(operands, layout, layered),
+        functools.partial(_reference.scatter_pages, layered=layered, page_axis=page_axis),
+        lambda pages, *_: (pages, COUNT),
+        axes=_axes(ids_rank, layout, layered),
         vmap_method="broadcast_all",
         aliases={0: 0},
-        layered=layered,
-        page_axis=layout.page_axis,
-        mode=mode,
+        attributes={"layered": layered, "page_axis": page_axis, "mode": mode},
     )
 
 
-def _axes(operands: Sequence[jax.Array], layout: KVLayout, layered: bool) -> OpAxes:
+def _axes(ids_rank: int, layout: KVLayout, layered: bool) -> OpAxes:
     pool = pool_axes(layout, layered=layered)
-    ids = numbered("ids", operands[2].ndim)
+    ids = numbered("ids", ids_rank)
     return OpAxes(
         "scatter_pages",
         operands={

@@ -1,16 +1,17 @@
 """Writes the keys and values of new tokens to their pages, in place."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _dispatch, _quantized, _reference
+from pagedkv.ops import _checks, _quantized, _reference
 from pagedkv.ops._axes import OpAxes, pool_axes, scale_axes
 from pagedkv.ops._checks import Mode
+from pagedkv.ops._dispatch import COUNT, Op
 from pagedkv.ops._quantized import QuantizedPages
 
 
@@ -140,59 +141,47 @@ def write_kv(
         )
     layer_id = _checks.as_layer(operation, layer, pages)
     arrays, scales = zip(*map(_quantized.split, pools.values()), strict=True)
-    num_dropped, *written = _write(
-        slot_mapping,
-        layer_id,
-        *arrays,
-        *(scales if is_quantized else ()),
-        *rows.values(),
-        layout=layout,
-        layered=layered,
-        quantized=is_quantized,
-        mode=mode,
+    # Each device would round its own heads up, and so put them elsewhere.
+    num_heads = 1 if layout.is_latent else np.shape(key)[1]
+    pads_heads = layout.room(pages.shape[layered:])[0] != num_heads
+    scale_rank = len(scales[0].shape) if is_quantized else None
+    num_dropped, *written = _op(layout, layered, scale_rank, pads_heads, mode)(
+        slot_mapping, layer_id, *arrays, *(scales if is_quantized else ()), *rows.values()
     )
     num_pools = len(pools)
-    new_scales = written[num_pools:] or [None] * num_pools
+    new_scales: list[Any] = written[num_pools:] or [None] * num_pools
     pools_after = [
         _quantized.join(*pair) for pair in zip(written[:num_pools], new_scales, strict=True)
     ]
     return KVWrite(pools_after[0], pools_after[1] if num_pools > 1 else None, num_dropped)
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "layered", "quantized", "mode"), inline=True)
-def _write(
-    *operands: jax.Array, layout: KVLayout, layered: bool, quantized: bool, mode: str
-) -> tuple[jax.Array, ...]:
+@functools.cache
+def _op(layout: KVLayout, layered: bool, scale_rank: int | None, pads_heads: bool, mode: str) -> Op:
+    quantized = scale_rank is not None
     num_arrays = (1 if layout.is_shared else 2) * (1 + quantized)
     reference = _reference.write_kv_quantized if quantized else _reference.write_kv
-    return _dispatch.call(
+    return Op(
         "pagedkv.write_kv_quantized.v1" if quantized else "pagedkv.write_kv.v2",
         functools.partial(reference, layout=layout, layered=layered),
-        *operands,
-        axes=_axes(operands, layout, layered, quantized),
+        lambda *operands: (COUNT, *operands[2 : 2 + num_arrays]),
+        axes=_axes(layout, layered, scale_rank, pads_heads),
         # The pools are aliased with the results, so they need the full batch; rows are small.
         vmap_method="broadcast_all",
         aliases={2 + i: 1 + i for i in range(num_arrays)},
-        layout=layout.name,
-        layered=layered,
-        mode=mode,
+        attributes={"layout": layout.name, "layered": layered, "mode": mode},
     )
 
 
-def _axes(
-    operands: Sequence[jax.Array], layout: KVLayout, layered: bool, quantized: bool
-) -> OpAxes:
+def _axes(layout: KVLayout, layered: bool, scale_rank: int | None, pads_heads: bool) -> OpAxes:
     pool = pool_axes(layout, layered=layered)
     row = ("tokens", "head_dim") if layout.is_latent else ("tokens", "kv_heads", "head_dim")
     sides = ("key",) if layout.is_shared else ("key", "value")
     pools = {f"{side}_pages": pool for side in sides}
-    if quantized:
-        rank = operands[2 + len(sides)].ndim
-        scales = scale_axes(layout, layered=layered, rank=rank)
+    if scale_rank is not None:
+        scales = scale_axes(layout, layered=layered, rank=scale_rank)
         pools |= {f"{side}_scales": scales for side in sides}
-    heads = layout.room(operands[2].shape[layered:])[0]
-    if not layout.is_latent and operands[-1].shape[1] != heads:
-        # Each device would round its own heads up, and so put them elsewhere.
+    if pads_heads:
         pools = {
             name: tuple("padded_kv_heads" if axis == "kv_heads" else axis for axis in axes)
             for name, axes in pools.items()

@@ -10,10 +10,8 @@ from pagedkv import CacheGroupSpec, create_kv_cache_specs_from_config
 
 from .family import ModelConfig
 
-KV_DTYPE = "float32"
 
-
-def make_groups(config: ModelConfig, page_size: int) -> list[CacheGroupSpec]:
+def make_groups(config: ModelConfig, page_size: int, kv_dtype: str) -> list[CacheGroupSpec]:
     """Splits the layers into groups of one attention type and of equal numbers of layers.
 
     Then a page is of the same size in every group: whichever takes it, its layer ``j`` keeps its K/V
@@ -29,7 +27,7 @@ def make_groups(config: ModelConfig, page_size: int) -> list[CacheGroupSpec]:
         "layer_types": ["sliding_attention" if w else "full_attention" for w in has_window],
     }
     by_type = create_kv_cache_specs_from_config(
-        fields, page_size, config.num_kv_heads, config.head_dim, KV_DTYPE
+        fields, page_size, config.num_kv_heads, config.head_dim, kv_dtype
     )
     size = math.gcd(*(len(group.layer_names or []) for group in by_type))
     return [
@@ -52,7 +50,7 @@ class LayerPlaces:
     def of(cls, config: ModelConfig) -> "LayerPlaces":
         places = {
             name: (group, tensor)
-            for group, spec in enumerate(make_groups(config, page_size=1))
+            for group, spec in enumerate(make_groups(config, page_size=1, kv_dtype="int8"))
             for tensor, name in enumerate(spec.layer_names or [])
         }
         groups, tensors = zip(

@@ -9,8 +9,12 @@ from .paged_model import PagedModel
 FAMILIES: dict[str, Family] = {"gemma3": gemma3.FAMILY, "llama": llama.FAMILY}
 
 
-def load_model(file: ModelFile) -> PagedModel:
+def load_model(file: ModelFile, kv_dtype: str = "bfloat16") -> PagedModel:
     """Reads a model, its weights as f32.
+
+    Args:
+      file: A GGUF file.
+      kv_dtype: What its pages keep; see `PagedModel`.
 
     Raises:
       ModelFileError: If the architecture is unknown, or the file is not complete.
@@ -23,4 +27,4 @@ def load_model(file: ModelFile) -> PagedModel:
             f"only {' and '.join(map(repr, FAMILIES))} are supported"
         )
     config = family.load_config(file)
-    return PagedModel(family, config, family.load_weights(file, config))
+    return PagedModel(family, config, family.load_weights(file, config), kv_dtype)

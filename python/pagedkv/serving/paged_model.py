@@ -14,12 +14,22 @@ import numpy as np
 
 from pagedkv import CacheGroupSpec
 from pagedkv.kv_pool import KVPool
+from pagedkv.ops._quantized import Granularity
 
 from .family import Family, ModelConfig
-from .layer_groups import KV_DTYPE, LayerPlaces, make_groups
+from .layer_groups import LayerPlaces, make_groups
 from .layers import Attend
 
 IntArray = np.ndarray[Any, np.dtype[np.int32]]
+
+# What pages can keep, and what shares a scale there.
+KV_DTYPES: dict[str, Granularity | None] = {
+    "float32": None,
+    "bfloat16": None,
+    "float16": None,
+    "int8": "token",
+    "float8_e4m3fn": "token",
+}
 
 
 class StepInputs(NamedTuple):
@@ -40,9 +50,24 @@ class StepInputs(NamedTuple):
 
 
 class PagedModel:
-    """A model that serves from a `KVPool`. Compiles each shape of step once."""
+    """A model that serves from a `KVPool`. Compiles each shape of step once.
 
-    def __init__(self, family: Family, config: ModelConfig, weights: Any) -> None:
+    Args:
+      family: What the model computes.
+      config: Its sizes.
+      weights: A pytree that the family knows.
+      kv_dtype: What the pages keep K/V as: "float32", "bfloat16", "float16", or quantised with a
+        scale for each head of a token, "int8" or "float8_e4m3fn".
+    """
+
+    def __init__(
+        self, family: Family, config: ModelConfig, weights: Any, kv_dtype: str = "bfloat16"
+    ) -> None:
+        if kv_dtype not in KV_DTYPES:
+            raise ValueError(
+                f"[PagedModel] kv_dtype must be one of {', '.join(KV_DTYPES)}, got {kv_dtype!r}"
+            )
+        self.kv_dtype = kv_dtype
         self.family = family
         self.config = config
         self.weights = weights
@@ -56,7 +81,7 @@ class PagedModel:
 
     def make_groups(self, page_size: int) -> list[CacheGroupSpec]:
         """Returns the groups of layers whose pages a manager has to keep."""
-        return make_groups(self.config, page_size)
+        return make_groups(self.config, page_size, self.kv_dtype)
 
     def make_cache(self, num_pages: int, page_size: int) -> KVPool:
         """Returns pages of zeros that all groups share: a tensor for each layer of one group."""
@@ -66,7 +91,8 @@ class PagedModel:
             page_size=page_size,
             num_kv_heads=self.config.num_kv_heads,
             head_dim=self.config.head_dim,
-            dtype=KV_DTYPE,
+            dtype=self.kv_dtype,
+            granularity=KV_DTYPES[self.kv_dtype],
         )
 
     def step(self, cache: KVPool, inputs: StepInputs) -> tuple[KVPool, jax.Array, jax.Array]:
@@ -127,6 +153,8 @@ def attend_pages(places: LayerPlaces, inputs: StepInputs) -> Attend[tuple[KVPool
     ) -> tuple[tuple[KVPool, jax.Array], jax.Array]:
         cache, num_dropped = store
         group, tensor, window = places.at(layer)
+        if not cache.is_quantized:
+            key, value = key.astype(cache.dtype), value.astype(cache.dtype)
         cache, not_written = cache.write(tensor, key, value, inputs.slot_mapping[group])
         attended, not_read = cache.attend(
             tensor,

@@ -39,33 +39,6 @@ ALL_WITH_DTYPES = pytest.mark.parametrize(
 )
 
 
-def place(layout, stream, page, offset, head, shape):
-    """Where the elements of one head of one token are in a layer's pool."""
-    match layout.name:
-        case "NHD":
-            return (page, offset, head)
-        case "HND":
-            return (page, head, offset)
-        case "HEADS_FIRST":
-            return (head, page, offset)
-        case "FUSED":
-            return (page, offset, 2 * head + stream)
-        case "FUSED_PACKED":
-            pack = shape[3]
-            return (page, offset, (2 * head + stream) // pack, (2 * head + stream) % pack)
-        case "SIDE_BY_SIDE":
-            pack, half = shape[3], shape[4] // 2
-            part = slice(stream * half, stream * half + half)
-            return (page, offset, head // pack, head % pack, part)
-        case "LATENT":
-            return (page, offset)
-        case "LATENT_PACKED":
-            pack = shape[2]
-            return (page, offset // pack, offset % pack)
-        case "LATENT_TRANSPOSED":
-            return (page, slice(None), offset)
-
-
 def loop_write(layout, pools, rows, slots, layer):
     """Where the pool is larger than the rows, the rest of a token becomes zero."""
     pools = [pool.copy() for pool in pools]
@@ -78,12 +51,12 @@ def loop_write(layout, pools, rows, slots, layer):
         if layout.name in ("FUSED_PACKED", "SIDE_BY_SIDE"):
             pools[0][layer][page, offset] = 0
         if layout.name == "LATENT_PACKED":
-            pools[0][layer][place(layout, 0, page, offset, 0, pools[0].shape[1:])] = 0
+            pools[0][layer][oracle.place(layout, 0, page, offset, 0, pools[0].shape[1:])] = 0
         for stream, new in enumerate(rows):
             pool = pools[min(stream, len(pools) - 1)][layer]
             for head in range(1 if new.ndim == 2 else new.shape[1]):
                 row = new[i] if new.ndim == 2 else new[i, head]
-                pool[place(layout, stream, page, offset, head, pool.shape)][: len(row)] = row
+                pool[oracle.place(layout, stream, page, offset, head, pool.shape)][: len(row)] = row
     return pools, num_dropped
 
 

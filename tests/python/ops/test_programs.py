@@ -20,7 +20,7 @@ from pagedkv.testing import assert_in_place
 LAYERS, PAGES, PAGE_SIZE, HEADS, DIM = 2, 128, 16, 4, 8
 CHECKS = [
     export.DisabledSafetyCheck.custom_call(f"pagedkv.{name}")
-    for name in ("write_kv.v2", "gather_pages.v2", "paged_attention.v1")
+    for name in ("write_kv.v2", "gather_pages.v2", "paged_attention.v2")
 ]
 
 

@@ -40,7 +40,7 @@ def test_targets_carry_a_version():
         "pagedkv.copy_pages.v1",
         "pagedkv.pages_to_rows.v1",
         "pagedkv.rows_to_pages.v1",
-        "pagedkv.paged_attention.v1",
+        "pagedkv.paged_attention.v2",
     }
 
 

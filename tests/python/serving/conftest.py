@@ -137,7 +137,7 @@ def tokenizer(llama_file: ModelFile) -> ChatTokenizer:
 
 @pytest.fixture(scope="session")
 def model(llama_file: ModelFile) -> PagedModel:
-    return load_model(llama_file)
+    return load_model(llama_file, "float32")
 
 
 @pytest.fixture(scope="session")

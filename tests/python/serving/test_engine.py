@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pagedkv.kv_pool import KVPool
 from pagedkv.serving.engine import Engine, Generation
-from pagedkv.serving.paged_model import PagedModel
+from pagedkv.serving.paged_model import KV_DTYPES, PagedModel
 
 EOS = 2
 NUM_NEW = 10
@@ -219,3 +219,28 @@ def test_sizes_below_one_are_refused(model: PagedModel, name: str) -> None:
 def test_a_pool_of_the_null_page_alone_is_refused(model: PagedModel) -> None:
     with pytest.raises(ValueError, match=r"\[Engine\] num_pages must be at least 2, got 1"):
         Engine(model, eos_id=EOS, num_pages=1)
+
+
+@pytest.mark.parametrize("kv_dtype", [name for name in KV_DTYPES if name != "float32"])
+def test_pages_of_any_dtype_give_answers_that_are_nearly_the_best(
+    model: PagedModel, score: Score, kv_dtype: str
+) -> None:
+    """With and without the prefix cache the same, and each token close to the likeliest one."""
+    rounded = PagedModel(model.family, model.config, model.weights, kv_dtype)
+    sizes = {"eos_id": EOS, "num_pages": 128, "page_size": 8, "batch_size": 3, "chunk_size": 16}
+    prompts = make_prompts(4)
+    served = answers(Engine(rounded, **sizes), prompts)
+    assert served == answers(Engine(rounded, **sizes, prefix_cache=False), prompts)
+    cache = rounded.make_cache(4, 8)
+    assert cache.dtype == kv_dtype
+    assert cache.is_quantized == (kv_dtype in ("int8", "float8_e4m3fn"))
+    for prompt, answer in zip(prompts, served, strict=True):
+        logits = score(model, np.concatenate([prompt, answer]), 96)[len(prompt) - 1 : -1]
+        chosen = logits[np.arange(len(answer)), answer]
+        tolerance = 0.3 if kv_dtype == "float8_e4m3fn" else 0.1  # of 3 bits, and of 7 or more
+        assert (logits.max(axis=-1) - chosen < tolerance * logits.std(axis=-1)).all()
+
+
+def test_refuses_an_unknown_kv_dtype(model: PagedModel) -> None:
+    with pytest.raises(ValueError, match=r"\[PagedModel\] kv_dtype must be one of .* got 'int3'"):
+        PagedModel(model.family, model.config, model.weights, "int3")

@@ -27,7 +27,9 @@ SLIDING, FULL = range(5), 5  # groups
 
 @pytest.fixture(scope="module")
 def hybrid(tmp_path_factory: pytest.TempPathFactory) -> PagedModel:
-    return load_model(ModelFile(write_tiny_gemma3(tmp_path_factory.mktemp("m") / "a.gguf")))
+    return load_model(
+        ModelFile(write_tiny_gemma3(tmp_path_factory.mktemp("m") / "a.gguf")), "float32"
+    )
 
 
 def make_prompts(num_prompts: int = 6) -> list[np.ndarray]:
@@ -79,7 +81,7 @@ def test_reads_the_sizes_and_the_layers(hybrid: PagedModel) -> None:
 
 
 def test_groups_have_equal_numbers_of_layers() -> None:
-    groups = make_groups(CONFIG, page_size=4)
+    groups = make_groups(CONFIG, page_size=4, kv_dtype="float32")
     assert [group.layer_names for group in groups] == [
         ["layer.0", "layer.1"],
         ["layer.2", "layer.3"],

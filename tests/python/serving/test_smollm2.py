@@ -54,7 +54,7 @@ def test_answers_are_greedy_with_and_without_prefix_cache(
 ) -> None:
     """Each token must be the most likely one after those before it: the answers of a run without
     any cache, by induction."""
-    model = load_model(smollm2_file)
+    model = load_model(smollm2_file, "float32")
     prompts = [smollm2_tokenizer.encode_chat(visitor_chat(q)) for q in QUESTIONS[:NUM_PROMPTS]]
 
     def serve(prefix_cache: bool) -> list[list[int]]:

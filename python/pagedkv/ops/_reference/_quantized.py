@@ -172,6 +172,25 @@ def _scale_index(
     return ((layer, *index) if layered else tuple(index)), granularity
 
 
+def read_scales(
+    slots: jax.Array,
+    layer: jax.Array,
+    stream: int,
+    num_heads: int,
+    pool: jax.Array,
+    scales: jax.Array,
+    layout: KVLayout,
+) -> jax.Array:
+    """The scales of the rows in ``slots``: float32 ``[slots, heads]``."""
+    layered = pool.ndim > len(layout.axes)
+
+    def of_slot(slot: jax.Array) -> jax.Array:
+        at, _ = _scale_index(slot, layer, stream, num_heads, pool, scales, layout, layered)
+        return scales.at[at].get(mode="clip").reshape(num_heads)
+
+    return jax.vmap(of_slot)(slots)
+
+
 def _kept_axes(layout: KVLayout, rank: int) -> tuple[tuple[str, ...], str]:
     """The axes of a layer's pool that its scales have too, by their number, and what shares one."""
     num_own = rank - layout.axes.count("kv_heads") - (layout is KVLayout.SIDE_BY_SIDE)
