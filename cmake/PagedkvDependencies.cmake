@@ -61,7 +61,7 @@ macro(pagedkv_find_python)
 endmacro()
 
 # Sets PAGEDKV_HAS_CUDA, and enables the language if so. PAGEDKV_CUDA is OFF, ON, or AUTO: where there
-# is an nvcc.
+# is an nvcc that works and knows C++20.
 macro(pagedkv_find_cuda)
   set(PAGEDKV_HAS_CUDA OFF)
   if(NOT PAGEDKV_CUDA STREQUAL "OFF")
@@ -70,10 +70,13 @@ macro(pagedkv_find_cuda)
     if(CMAKE_CUDA_COMPILER)
       set(CMAKE_CUDA_ARCHITECTURES ${PAGEDKV_CUDA_ARCHITECTURES})
       enable_language(CUDA)
-      set(PAGEDKV_HAS_CUDA ON)
-    elseif(PAGEDKV_CUDA STREQUAL "ON")
-      message(FATAL_ERROR "PAGEDKV_CUDA is ON, but no CUDA compiler was found: put nvcc on the PATH "
-                          "or set CUDACXX.")
+      if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)
+        set(PAGEDKV_HAS_CUDA ON)
+      endif()
+    endif()
+    if(PAGEDKV_CUDA STREQUAL "ON" AND NOT PAGEDKV_HAS_CUDA)
+      message(FATAL_ERROR "PAGEDKV_CUDA is ON, but no nvcc 12 or newer was found that works: put it on "
+                          "the PATH or set CUDACXX.")
     endif()
   endif()
 endmacro()
