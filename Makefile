@@ -7,11 +7,12 @@
 #   make counts  instructions of the hot loops, next to those recorded; COUNTS=--record records them
 #   make fuzz    the randomised tests, for longer
 #   make lint    format, lint and types
+#   make tpu     the ops compiled for TPUs that are not there: XLA takes the kernels and copies no pool
 #   make asan    the C++ tests under AddressSanitizer and UBSan
 #   make tsan    the C++ tests under ThreadSanitizer
 #   make asan-python  the extensions under both, in the tests that hand them the worst
 #   make dev     rebuild the extensions after a change in C++, in seconds
-#   make peers   fetch the project that the tests compare with
+#   make peers   fetch the projects that the tests compare with
 #   make stubs   write the checked-in stubs anew
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -50,9 +51,13 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 EASYDEL := build/peers/easydel-0.3.0-py3-none-any.whl
 # The version that `PagedAttentionCache` has its names from.
 EASYDEL_CACHE := build/peers/easydel-0.1.3-py3-none-any.whl
-peers: $(EASYDEL) $(EASYDEL_CACHE)
+# tpu-inference, whose kernels' references write and read our pages in tests/peers.
+TPU_INFERENCE := build/peers/tpu_inference-0.32.0-py3-none-any.whl
+peers: $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 $(EASYDEL) $(EASYDEL_CACHE): build/peers/easydel-%-py3-none-any.whl: | $(BIN)/python
 	$(PIP) download -q --no-deps -d $(@D) easydel==$*
+$(TPU_INFERENCE): build/peers/tpu_inference-%-py3-none-any.whl: | $(BIN)/python
+	$(PIP) download -q --no-deps -d $(@D) tpu-inference==$*
 
 # Debian's packages for the C++ side, where we may install them. Elsewhere CMake looks on, and says
 # what is missing.
@@ -83,7 +88,7 @@ test-cpp: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/dev
 	$(BIN)/ctest --preset dev
 
-test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE)
+test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # JAX for the driver's version of CUDA; jax[cuda12] or jax[cuda13].
@@ -102,10 +107,18 @@ asan tsan: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/$@
 	$(BIN)/ctest --preset $@
 
+# libtpu compiles for TPUs on any machine. Apart from the environment, where JAX would look for a TPU.
+# Its version is the one that the installed jax names for its extra "tpu".
+LIBTPU := build/libtpu
+tpu: $(VENV)/installed
+	$(PIP) install -q --no-deps --upgrade --target $(LIBTPU) "$$($(BIN)/python -c \
+	  'import importlib.metadata as m; print(*(r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")))')"
+	PYTHONPATH=$(LIBTPU) $(BIN)/python -m pytest -n auto tests/tpu
+
 # A build of its own, which comes before the installed one. Not after `make dev`, whose build comes
 # before all others.
 SANITIZED := $(abspath build/asan-python)
-asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE)
+asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 	$(PIP) install -q --no-deps --upgrade --target $(SANITIZED)/site . -Cinstall.strip=false \
 	  -Cbuild-dir=$(SANITIZED)/tree -Ccmake.define.PAGEDKV_SANITIZE=address,undefined \
 	  -Ccmake.define.PAGEDKV_CUDA=OFF
@@ -172,4 +185,4 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python test-gpu bench counts has-valgrind fuzz lint asan tsan asan-python dev stubs peers system-packages
+.PHONY: demo test test-cpp test-python test-gpu bench counts has-valgrind fuzz lint asan tsan tpu asan-python dev stubs peers system-packages

@@ -37,7 +37,8 @@ class KVLayout(enum.Enum):
     ``LATENT_TRANSPOSED``   ``[pages, dim, page_size]``                 tpu-inference MLA, transposed
     ======================= =========================================== ============================
 
-    Where heads or dim are rounded up, rows are written with zeros behind them.
+    Where heads or dim are rounded up, rows are written with zeros behind them. TPUs want a last axis
+    of a multiple of 128; docs/platforms.md says what else.
 
     Example:
       >>> from pagedkv import KVLayout

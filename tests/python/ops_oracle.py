@@ -29,6 +29,55 @@ def write_kv(key_pages, value_pages, key, value, slot_mapping, layer=None):
     return *pools, num_dropped
 
 
+def place(layout, stream, page, offset, head, shape):
+    """Where the elements of one head of one token are in a layer's pool."""
+    match layout.name:
+        case "NHD":
+            return (page, offset, head)
+        case "HND":
+            return (page, head, offset)
+        case "HEADS_FIRST":
+            return (head, page, offset)
+        case "FUSED":
+            return (page, offset, 2 * head + stream)
+        case "FUSED_PACKED":
+            pack = shape[3]
+            return (page, offset, (2 * head + stream) // pack, (2 * head + stream) % pack)
+        case "SIDE_BY_SIDE":
+            pack, half = shape[3], shape[4] // 2
+            part = slice(stream * half, stream * half + half)
+            return (page, offset, head // pack, head % pack, part)
+        case "LATENT":
+            return (page, offset)
+        case "LATENT_PACKED":
+            pack = shape[2]
+            return (page, offset // pack, offset % pack)
+        case "LATENT_TRANSPOSED":
+            return (page, slice(None), offset)
+
+
+def write_layout(layout, pools, rows, slots, layer):
+    """Into a layer of stacked pools; what a token has beyond its rows becomes zero."""
+    pools = [pool.copy() for pool in pools]
+    sizes = layout.sizes(pools[0].shape[1:])
+    num_dropped = 0
+    for i, slot in enumerate(map(int, slots)):
+        if not (0 <= slot < sizes["pages"] * sizes["page_size"] and 0 <= layer < len(pools[0])):
+            num_dropped += slot != -1
+            continue
+        page, offset = divmod(slot, sizes["page_size"])
+        if layout.name in ("FUSED_PACKED", "SIDE_BY_SIDE"):
+            pools[0][layer][page, offset] = 0
+        if layout.name == "LATENT_PACKED":
+            pools[0][layer][place(layout, 0, page, offset, 0, pools[0].shape[1:])] = 0
+        for stream, new in enumerate(rows):
+            pool = pools[min(stream, len(pools) - 1)][layer]
+            for head in range(1 if new.ndim == 2 else new.shape[1]):
+                row = new[i] if new.ndim == 2 else new[i, head]
+                pool[place(layout, stream, page, offset, head, pool.shape)][: len(row)] = row
+    return pools, num_dropped
+
+
 def gather_pages(pages, page_ids, layer=None):
     layers = pages[None] if layer is None else pages
     layer = 0 if layer is None else int(layer)
@@ -117,33 +166,6 @@ def paged_attention(
                 rows = np.array([values[other][kv_head] for other in seen])
                 output[token, head] = weights / total @ rows
     return output.astype(query.dtype), num_dropped
-
-
-def place(layout, stream, page, offset, head, shape):
-    """Where the elements of one head of one token are in a layer's pool."""
-    match layout.name:
-        case "NHD":
-            return (page, offset, head)
-        case "HND":
-            return (page, head, offset)
-        case "HEADS_FIRST":
-            return (head, page, offset)
-        case "FUSED":
-            return (page, offset, 2 * head + stream)
-        case "FUSED_PACKED":
-            pack = shape[3]
-            return (page, offset, (2 * head + stream) // pack, (2 * head + stream) % pack)
-        case "SIDE_BY_SIDE":
-            pack, half = shape[3], shape[4] // 2
-            part = slice(stream * half, stream * half + half)
-            return (page, offset, head // pack, head % pack, part)
-        case "LATENT":
-            return (page, offset)
-        case "LATENT_PACKED":
-            pack = shape[2]
-            return (page, offset // pack, offset % pack)
-        case "LATENT_TRANSPOSED":
-            return (page, slice(None), offset)
 
 
 def random_array(rng, shape, dtype):

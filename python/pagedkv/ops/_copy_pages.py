@@ -7,7 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _reference
+from pagedkv.ops import _checks, _pallas, _reference
 from pagedkv.ops._axes import OpAxes, numbered
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._dispatch import COUNT, Op
@@ -33,8 +33,8 @@ def copy_pages(
 
     For the pairs of `CacheManager.fork`, and for moving pages together. In place under `jax.jit`
     with the pools donated. All sources are read before a target is written, so that pages can be
-    swapped. Of equal targets the last one wins, on the CPU and on CUDA, which takes at most 49,152
-    pairs; on other platforms it is not defined which.
+    swapped. Of equal targets the last one wins, on the CPU, by the kernels for TPUs, and on CUDA, which
+    takes at most 49,152 pairs; elsewhere it is not defined which (docs/platforms.md).
 
     On a mesh the pools may be sharded over any axes. Where that is their pages, both of a pair must
     be on one device; other pairs count as out of range.
@@ -89,14 +89,16 @@ def copy_pages(
 
 @functools.cache
 def _op(ranks: tuple[int, ...], page_axis: int, mode: str) -> Op:
+    reference = functools.partial(_reference.copy_pages, page_axis=page_axis)
     return Op(
         "pagedkv.copy_pages.v1",
-        functools.partial(_reference.copy_pages, page_axis=page_axis),
+        reference,
         lambda _, __, *pools: (COUNT, *pools),
         axes=_axes(ranks, page_axis),
         vmap_method="broadcast_all",
         aliases={2 + i: 1 + i for i in range(len(ranks))},
         attributes={"page_axis": page_axis, "mode": mode},
+        kernels=_pallas.on_tpu(reference),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _quantized, _reference
+from pagedkv.ops import _checks, _pallas, _quantized, _reference
 from pagedkv.ops._axes import OpAxes, numbered, pool_axes, scale_axes, without_pages
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._dispatch import COUNT, Op
@@ -256,14 +256,16 @@ def _op(name: str, ids_rank: int, layout: KVLayout, layered: bool, mode: str) ->
         rows = _rows(ids.shape, pages.shape[layered:], page_axis, pages.dtype)
         return (pages, rows, COUNT) if name == "gather_through" else (rows, COUNT)
 
+    reference = functools.partial(form.reference, layered=layered, page_axis=page_axis)
     return Op(
         form.target,
-        functools.partial(form.reference, layered=layered, page_axis=page_axis),
+        reference,
         results,
         axes=_axes(name, ids_rank, layout, layered),
         vmap_method=form.vmap_method,
         aliases=form.aliases,
         attributes={"layered": layered, "page_axis": page_axis, "mode": mode},
+        kernels=_pallas.on_tpu(reference),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _reference
+from pagedkv.ops import _checks, _pallas, _reference
 from pagedkv.ops._axes import OpAxes, numbered
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._dispatch import COUNT, Op
@@ -133,20 +133,22 @@ def _row_bytes(leaves: list[Any], page_axis: int) -> int:
 
 @functools.cache
 def _op(ranks: tuple[int, ...], page_axis: int, to: Target, mode: str) -> Op:
-    target, reference, first_result = (
+    target, function, first_result = (
         ("pagedkv.pages_to_rows.v1", _reference.pages_to_rows, 1)
         if to == "rows"
         else ("pagedkv.rows_to_pages.v1", _reference.rows_to_pages, 2)
     )
+    reference = functools.partial(function, page_axis=page_axis)
     written = range(first_result, 2 + len(ranks))  # operands: the ids, the rows, the pools
     return Op(
         target,
-        functools.partial(reference, page_axis=page_axis),
+        reference,
         lambda *operands: (COUNT, *operands[first_result:]),
         axes=_axes(ranks, page_axis, to),
         vmap_method="broadcast_all",
         aliases={operand: 1 + i for i, operand in enumerate(written)},
         attributes={"page_axis": page_axis, "mode": mode},
+        kernels=_pallas.on_tpu(reference),
     )
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _quantized, _reference
+from pagedkv.ops import _checks, _pallas, _quantized, _reference
 from pagedkv.ops._axes import OpAxes, pool_axes, scale_axes
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._dispatch import COUNT, Op
 from pagedkv.ops._quantized import QuantizedPages
 
+_UNKNOWN = object()  # a mask that no number known now describes
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -72,7 +73,9 @@ def paged_attention(
     sharded call it inside `jax.shard_map`, with requests sharded alike and ids of a device's own
     pages (`local_ids` converts).
 
-    Elsewhere it is plain XLA, which gathers the context of every token: right, but slow.
+    On TPUs and GPUs JAX's own Pallas kernels read the pages, for the layouts, masks and sizes that
+    they have (docs/platforms.md); a request with a page id out of range gives zeros there. All else
+    is plain XLA, which gathers the context of every token: right, but slow.
 
     Args:
       query: float32, bfloat16 or float16, whatever the pools are; shape ``[tokens, heads,
@@ -158,6 +161,12 @@ def paged_attention(
     )
     num_heads = queries.shape[1]
     sink_scores = _as_sinks(operation, sinks, num_heads)
+    # What JAX's kernels for TPUs and GPUs know of masks.
+    has_known_mask = (
+        attention_chunk_size is None
+        and num_sink_tokens is None
+        and (sliding_window is None or isinstance(sliding_window, int))
+    )
     op = _op(
         layout,
         layered,
@@ -169,6 +178,7 @@ def paged_attention(
         scale=_scale(operation, scale, head_dim),
         soft_cap=_soft_cap(operation, soft_cap),
         mode=mode,
+        known_window=sliding_window if has_known_mask else _UNKNOWN,
     )
     return PagedAttention(
         *op(
@@ -288,18 +298,24 @@ def _op(
     scale: float,
     soft_cap: float,
     mode: str,
+    known_window: Any,
 ) -> Op:
     form: dict[str, Any] = {"layered": layered, "group_size": group_size}
+    reference = functools.partial(
+        _reference.paged_attention,
+        layout=layout,
+        value_dim=value_dim,
+        scale=scale,
+        soft_cap=soft_cap,
+        **form,
+    )
+    is_plain = not (has_sinks or pads_heads or scale_rank is not None)
+    kernels = {}
+    if is_plain and known_window is not _UNKNOWN:
+        kernels = dict(_pallas.for_attention(reference, known_window))
     return Op(
         "pagedkv.paged_attention.v2",
-        functools.partial(
-            _reference.paged_attention,
-            layout=layout,
-            value_dim=value_dim,
-            scale=scale,
-            soft_cap=soft_cap,
-            **form,
-        ),
+        reference,
         lambda query, *_: (
             jax.ShapeDtypeStruct((*query.shape[:-1], value_dim), query.dtype),
             COUNT,
@@ -316,6 +332,7 @@ def _op(
             "instruction_set": "best",
             **form,
         },
+        kernels=kernels,
     )
 
 

@@ -17,8 +17,9 @@ _XLA_NAMES = {"cpu": "cpu", "cuda": "CUDA"}  # what XLA calls the platforms that
 def register_targets() -> None:
     """Makes the FFI targets of pagedkv known to JAX's CPU and CUDA backends.
 
-    Those for CUDA if pagedkv was built with them (`docs/cuda.md`); there need be no GPU. Every op calls this when it is traced. Call it yourself only before you run a program that was
-    exported or compiled in another process. Further calls do nothing.
+    Those for CUDA if pagedkv was built with them (`docs/cuda.md`); there need be no GPU. Every op
+    calls this when it is traced. Call it yourself only before you run a program that was exported or
+    compiled in another process. Further calls do nothing.
 
     Raises:
       RuntimeError: If the installed jaxlib has an older XLA FFI API than pagedkv was built with.

@@ -7,7 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _reference
+from pagedkv.ops import _checks, _pallas, _reference
 from pagedkv.ops._axes import OpAxes, numbered, pool_axes, without_pages
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._dispatch import COUNT, Op
@@ -31,9 +31,9 @@ def scatter_pages(
 ) -> PageScatter:
     """Writes ``rows[i]`` to page ``page_ids[i]`` of the pool: the reverse of `gather_pages`.
 
-    In place under `jax.jit` with the pool donated. Of equal ids the last one wins, on the CPU and on
-    CUDA; on other platforms it is not defined which. On a mesh the pool may be sharded over pages
-    and kv heads.
+    In place under `jax.jit` with the pool donated. Of equal ids the last one wins, on the CPU, on CUDA
+    and by the kernels for TPUs; elsewhere it is not defined which (docs/platforms.md). On a mesh the
+    pool may be sharded over pages and kv heads.
 
     Args:
       pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout`` says,
@@ -93,14 +93,16 @@ def scatter_pages(
 @functools.cache
 def _op(ids_rank: int, layout: KVLayout, layered: bool, mode: str) -> Op:
     page_axis = layout.page_axis
+    reference = functools.partial(_reference.scatter_pages, layered=layered, page_axis=page_axis)
     return Op(
         "pagedkv.scatter_pages.v1",
-        functools.partial(_reference.scatter_pages, layered=layered, page_axis=page_axis),
+        reference,
         lambda pages, *_: (pages, COUNT),
         axes=_axes(ids_rank, layout, layered),
         vmap_method="broadcast_all",
         aliases={0: 0},
         attributes={"layered": layered, "page_axis": page_axis, "mode": mode},
+        kernels=_pallas.on_tpu(reference),
     )
 
 

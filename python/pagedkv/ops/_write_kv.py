@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from pagedkv.layouts import KVLayout
-from pagedkv.ops import _checks, _quantized, _reference
+from pagedkv.ops import _checks, _pallas, _quantized, _reference
 from pagedkv.ops._axes import OpAxes, pool_axes, scale_axes
 from pagedkv.ops._checks import Mode
 from pagedkv.ops._dispatch import COUNT, Op
@@ -48,8 +48,8 @@ def write_kv(
     its own part, and slots are those of the whole pool; inside `jax.shard_map`, of the part
     (`local_ids` converts).
 
-    Of equal slots the last row wins. This holds on the CPU and, with its handlers, on CUDA; other
-    platforms use an XLA scatter, where it is not defined which one wins.
+    Of equal slots the last row wins: on the CPU, on CUDA, and by the kernels for TPUs. Where none of
+    them serves, it is an XLA scatter, and not defined which one wins (docs/platforms.md).
 
     Args:
       key_pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout``
@@ -160,16 +160,21 @@ def write_kv(
 def _op(layout: KVLayout, layered: bool, scale_rank: int | None, pads_heads: bool, mode: str) -> Op:
     quantized = scale_rank is not None
     num_arrays = (1 if layout.is_shared else 2) * (1 + quantized)
-    reference = _reference.write_kv_quantized if quantized else _reference.write_kv
+    reference = functools.partial(
+        _reference.write_kv_quantized if quantized else _reference.write_kv,
+        layout=layout,
+        layered=layered,
+    )
     return Op(
         "pagedkv.write_kv_quantized.v1" if quantized else "pagedkv.write_kv.v2",
-        functools.partial(reference, layout=layout, layered=layered),
+        reference,
         lambda *operands: (COUNT, *operands[2 : 2 + num_arrays]),
         axes=_axes(layout, layered, scale_rank, pads_heads),
         # The pools are aliased with the results, so they need the full batch; rows are small.
         vmap_method="broadcast_all",
         aliases={2 + i: 1 + i for i in range(num_arrays)},
         attributes={"layout": layout.name, "layered": layered, "mode": mode},
+        kernels={} if quantized else _pallas.on_tpu(reference),
     )
 
 

@@ -39,27 +39,6 @@ ALL_WITH_DTYPES = pytest.mark.parametrize(
 )
 
 
-def loop_write(layout, pools, rows, slots, layer):
-    """Where the pool is larger than the rows, the rest of a token becomes zero."""
-    pools = [pool.copy() for pool in pools]
-    num_dropped = 0
-    for i, slot in enumerate(map(int, slots)):
-        if not (0 <= slot < NUM_SLOTS and 0 <= layer < LAYERS):
-            num_dropped += slot != -1
-            continue
-        page, offset = divmod(slot, PAGE_SIZE)
-        if layout.name in ("FUSED_PACKED", "SIDE_BY_SIDE"):
-            pools[0][layer][page, offset] = 0
-        if layout.name == "LATENT_PACKED":
-            pools[0][layer][oracle.place(layout, 0, page, offset, 0, pools[0].shape[1:])] = 0
-        for stream, new in enumerate(rows):
-            pool = pools[min(stream, len(pools) - 1)][layer]
-            for head in range(1 if new.ndim == 2 else new.shape[1]):
-                row = new[i] if new.ndim == 2 else new[i, head]
-                pool[oracle.place(layout, stream, page, offset, head, pool.shape)][: len(row)] = row
-    return pools, num_dropped
-
-
 def bits(dtype):
     return 4 if dtype == "int4" else 8 * np.dtype(dtype).itemsize
 
@@ -103,7 +82,7 @@ def assert_written(actual, expected):
 @ALL_WITH_DTYPES
 def test_write_equals_the_loop(layout, dtype):
     pools, rows = operands(layout, dtype)
-    expected = loop_write(layout, pools, rows, SLOTS, 1)
+    expected = oracle.write_layout(layout, pools, rows, SLOTS, 1)
     assert expected[1] == 4
     assert_written(write(layout, pools, rows, SLOTS, layer=1), expected)
 
@@ -111,7 +90,7 @@ def test_write_equals_the_loop(layout, dtype):
 @ALL
 def test_a_layout_may_be_given_by_name(layout):
     pools, rows = operands(layout)
-    expected = loop_write(layout, pools, rows, SLOTS, 0)
+    expected = oracle.write_layout(layout, pools, rows, SLOTS, 0)
     assert_written(write(layout.name, pools, rows, SLOTS, layer=0), expected)
 
 
@@ -121,7 +100,7 @@ def test_reference_equals_the_loop(layout, layer):
     # Of equal slots it is not defined which row wins, so there are none.
     pools, rows = operands(layout, "bfloat16")
     slots = np.concatenate([SLOTS[:-1], [-1]])
-    expected = loop_write(layout, pools, rows, slots, layer)
+    expected = oracle.write_layout(layout, pools, rows, slots, layer)
     assert_written(xla_write(layout, pools, rows, slots, layer), expected)
 
 
@@ -139,7 +118,7 @@ def test_any_shape_equals_the_loop(case, heads, dim, slots, layer, seed):
     slots = np.array(slots, np.int32)
     pools, rows = operands(layout, dtype, heads=heads, dim=dim, slots=slots, seed=seed)
     actual = write(layout, pools, rows, slots, layer=jnp.int32(layer))
-    assert_written(actual, loop_write(layout, pools, rows, slots, layer))
+    assert_written(actual, oracle.write_layout(layout, pools, rows, slots, layer))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +157,7 @@ def test_vmap_equals_a_loop_over_the_batch(layout):
     slots = np.stack([SLOTS, SLOTS[::-1]])
     actual = jax.vmap(functools.partial(write, layout, layer=1))(pools, rows, slots)
     for b, (one_pools, one_rows) in enumerate(batches):
-        expected = loop_write(layout, one_pools, one_rows, slots[b], 1)
+        expected = oracle.write_layout(layout, one_pools, one_rows, slots[b], 1)
         assert_written(jax.tree.map(lambda array, b=b: array[b], actual), expected)
 
 

@@ -4,6 +4,7 @@ Pages are counted by axis ``page_axis`` of a pool, behind the layer axis if it i
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,12 +91,17 @@ def copy_pages(
 
 
 def pages_to_rows(
-    page_ids: jax.Array, rows: jax.Array, *pools: jax.Array, page_axis: int
+    page_ids: jax.Array,
+    rows: jax.Array,
+    *pools: jax.Array,
+    page_axis: int,
+    gather: Callable[..., tuple[jax.Array, jax.Array]] = gather_pages,
 ) -> tuple[jax.Array, ...]:
+    """``gather`` and ``scatter`` below are what does the work, by these names here."""
     parts = []
     valid = in_range(page_ids, pools[0].shape[page_axis] if pools else 0)
     for pool in pools:
-        pages = gather_pages(pool, page_ids, jnp.int32(0), layered=False, page_axis=page_axis)[0]
+        pages = gather(pool, page_ids, jnp.int32(0), layered=False, page_axis=page_axis)[0]
         parts.append(_to_bytes(pages))
     rows = jnp.concatenate(parts, axis=1) if parts else rows
     dropped = num_dropped(page_ids, valid)
@@ -104,7 +110,11 @@ def pages_to_rows(
 
 
 def rows_to_pages(
-    page_ids: jax.Array, rows: jax.Array, *pools: jax.Array, page_axis: int
+    page_ids: jax.Array,
+    rows: jax.Array,
+    *pools: jax.Array,
+    page_axis: int,
+    scatter: Callable[..., tuple[jax.Array, jax.Array]] = scatter_pages,
 ) -> tuple[jax.Array, ...]:
     first, moved = 0, []
     dropped = num_dropped(page_ids, in_range(page_ids, 0))
@@ -112,7 +122,7 @@ def rows_to_pages(
         page_shape = pool.shape[:page_axis] + pool.shape[page_axis + 1 :]
         num_bytes = math.prod(page_shape) * bits(pool.dtype) // 8
         pages = _from_bytes(rows[:, first : first + num_bytes], page_shape, pool.dtype)
-        written, dropped = scatter_pages(
+        written, dropped = scatter(
             pool, pages, page_ids, jnp.int32(0), layered=False, page_axis=page_axis
         )
         moved.append(written)
