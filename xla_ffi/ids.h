@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "checks.h"
+#include "id_range.h"
 #include "pagedkv/error.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -16,17 +17,6 @@
 namespace pagedkv {
 
 namespace ffi = xla::ffi;
-
-/// The id that stands for "nothing here" and is never reported.
-inline constexpr int32_t kPadding = -1;
-
-/// `0 <= id < size`, as one compare: a negative id becomes a huge unsigned one.
-/// Requires `size >= 0`.
-constexpr bool in_range(int32_t id, int64_t size) {
-  return static_cast<uint64_t>(static_cast<int64_t>(id)) < static_cast<uint64_t>(size);
-}
-
-static_assert(in_range(0, 1) && !in_range(1, 1) && !in_range(-1, 1) && !in_range(0, 0));
 
 /// What a handler does about an id that is out of range.
 enum class Mode {

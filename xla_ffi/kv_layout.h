@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "checks.h"
+#include "row_geometry.h"
 
 /// Where the rows of a token lie in a pool. A layout is one line of a table: the roles of a pool's
 /// axes, and how keys and values share it. Everything else is arithmetic on the pool's shape.
@@ -68,30 +69,6 @@ struct PoolGeometry {
 ffi::ErrorOr<PoolGeometry> pool_geometry(std::string_view operation, std::string_view name,
                                          const ffi::AnyBuffer& pool, const KvLayout& layout,
                                          size_t batch_rank, bool layered);
-
-/// The row of one token of one stream: `num_runs` runs of `run_bytes` that lie `run_stride` bytes
-/// apart in the pool, and back to back in the array of new rows. With `element_stride` other than
-/// `element_bytes`, the elements of a run lie apart too.
-struct RowGeometry {
-  int64_t first;         // byte of the row in its token
-  int64_t page_stride;   // bytes
-  int64_t token_stride;  // bytes
-  int64_t num_runs;
-  int64_t run_bytes;
-  int64_t run_stride;
-  int64_t element_bytes;   // 0 under a byte
-  int64_t element_stride;  // bytes
-  int64_t page_size;
-
-  int64_t row_bytes() const { return num_runs * run_bytes; }
-  bool is_scattered() const { return element_stride != element_bytes; }
-  /// First byte of the row of a slot, from the layer's. Requires a slot in range.
-  int64_t offset(int32_t slot) const {
-    if (page_stride == page_size * token_stride) return slot * token_stride + first;
-    const auto size = static_cast<uint32_t>(page_size), id = static_cast<uint32_t>(slot);
-    return id / size * page_stride + id % size * token_stride + first;
-  }
-};
 
 /// The geometry of rows of `num_heads` heads of `dim` elements in the given stream, 0 for keys and
 /// 1 for values. Fails if the pool has not room for exactly these, or, in a layout that pads, for

@@ -129,10 +129,8 @@ ffi::ErrorOr<const CheckedWrite*> check_write(
     std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
     const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
-    std::span<const ffi::AnyBuffer> rows, bool layered, std::string_view mode_name, bool by_head) {
+    std::span<const ffi::AnyBuffer> rows, bool layered, Mode mode, bool by_head) {
   const auto refuse = [](ffi::Error error) { return ffi::Unexpected(std::move(error)); };
-  const auto mode = parse_mode(mode_name);
-  if (!mode) return refuse(unknown_mode(operation, mode_name));
   LastCheck& last = last_check();
   ShapeSignature::Update signature(last.signature);
   signature.add(reinterpret_cast<intptr_t>(&layout));
@@ -151,7 +149,7 @@ ffi::ErrorOr<const CheckedWrite*> check_write(
     if (!checked) return refuse(checked.error());
     last.write = *checked;
   }
-  if (*mode == Mode::kRaise) {
+  if (mode == Mode::kRaise) {
     const PoolGeometry& first = last.write->pools.front();
     if (auto error = check_layers(operation, int32_span(layer), first.num_layers);
         error.failure()) {
@@ -163,6 +161,18 @@ ffi::ErrorOr<const CheckedWrite*> check_write(
     }
   }
   return &*last.write;
+}
+
+ffi::Error check_row_dtypes(std::string_view operation, const KvLayout& layout,
+                            std::span<const ffi::AnyBuffer> pools,
+                            std::span<const ffi::AnyBuffer> rows) {
+  for (size_t stream = 0; stream < rows.size(); ++stream) {
+    const ffi::DataType wanted = pools[layout.pool_of(stream)].element_type();
+    if (rows[stream].element_type() == wanted) continue;
+    return invalid_argument(operation, kRows[stream], " must be ", wanted, " as its pages, got ",
+                            rows[stream].element_type());
+  }
+  return ffi::Error::Success();
 }
 
 }  // namespace pagedkv

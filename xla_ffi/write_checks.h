@@ -25,11 +25,17 @@ struct CheckedWrite {
 };
 
 /// Reads pools, the results that alias them, and new rows. Fails, in mode "raise", also if an id is
-/// out of range. What it returns stays as it is until the next call on this thread.
+/// out of range; in mode "drop" it looks at none, so that ids may be in the memory of a device.
+/// What it returns stays as it is until the next call on this thread.
 ffi::ErrorOr<const CheckedWrite*> check_write(
     std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
     const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
-    std::span<const ffi::AnyBuffer> rows, bool layered, std::string_view mode_name, bool by_head);
+    std::span<const ffi::AnyBuffer> rows, bool layered, Mode mode, bool by_head);
+
+/// Fails unless new rows have the dtypes of their pools.
+ffi::Error check_row_dtypes(std::string_view operation, const KvLayout& layout,
+                            std::span<const ffi::AnyBuffer> pools,
+                            std::span<const ffi::AnyBuffer> rows);
 
 }  // namespace pagedkv

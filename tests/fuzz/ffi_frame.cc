@@ -49,6 +49,12 @@ XLA_FFI_Error* num_threads(XLA_FFI_ThreadPool_NumThreads_Args* args) {
   return nullptr;
 }
 
+// There is no device, and so no stream: what runs in its place asks for none.
+XLA_FFI_Error* get_stream(XLA_FFI_Stream_Get_Args* args) {
+  args->stream = nullptr;
+  return nullptr;
+}
+
 // What the handlers of this library call, and nothing more.
 XLA_FFI_Api make_api() {
   XLA_FFI_Api api{};
@@ -59,6 +65,7 @@ XLA_FFI_Api make_api() {
   api.XLA_FFI_Error_Create = create_error;
   api.XLA_FFI_Error_GetMessage = get_message;
   api.XLA_FFI_Error_Destroy = destroy_error;
+  api.XLA_FFI_Stream_Get = get_stream;
   api.XLA_FFI_ThreadPool_Schedule = schedule;
   api.XLA_FFI_ThreadPool_NumThreads = num_threads;
   return api;

@@ -4,7 +4,8 @@
 /// - no access outside of an array, no exception, and no call that does not come back;
 /// - a refusal starts with "[operation]" and leaves every array as it was;
 /// - an operand that no result shares its memory with stays as it was;
-/// - what is accepted does what a naive loop does.
+/// - what is accepted does what a naive loop does;
+/// - the handlers for CUDA, run on the host, give the same bytes and the same refusals.
 ///
 ///   ffi_fuzz [--calls N] [--seed S] [--only INDEX]
 #include <unistd.h>
@@ -21,6 +22,7 @@
 
 #include "ffi_breaks.h"
 #include "ffi_cases.h"
+#include "ffi_cuda.h"
 #include "ffi_frame.h"
 #include "ffi_known.h"
 #include "ffi_model.h"
@@ -91,6 +93,7 @@ std::string kind_of(const std::string& message) {
 struct Counts {
   uint64_t accepted = 0;
   uint64_t compared = 0;  // with the model
+  uint64_t compared_with_cuda = 0;
   uint64_t with_bad_ids = 0;
   std::map<std::string, uint64_t> by_target;  // accepted
   std::map<std::string, uint64_t> refusals;
@@ -147,6 +150,7 @@ Outcome check(const Call& call, bool xla_may_refuse, Counts& counts) {
     counts.with_bad_ids += has_dropped(call, outcome);
     counts.compared += compare_with_model(call, outcome, fail);
   }
+  counts.compared_with_cuda += compare_with_cuda(call, outcome, fail);
   return outcome;
 }
 
@@ -178,12 +182,13 @@ void make_one_call(uint64_t seed, uint64_t index, Counts& counts) {
 void print(const Counts& counts, uint64_t calls) {
   std::printf(
       "%llu calls, %llu of them bad: %llu accepted, %llu of them with ids out of range; "
-      "%llu compared with a loop\n",
+      "%llu compared with a loop, %llu with CUDA's on the host\n",
       static_cast<unsigned long long>(calls),
       static_cast<unsigned long long>(calls - counts.accepted + counts.with_bad_ids),
       static_cast<unsigned long long>(counts.accepted),
       static_cast<unsigned long long>(counts.with_bad_ids),
-      static_cast<unsigned long long>(counts.compared));
+      static_cast<unsigned long long>(counts.compared),
+      static_cast<unsigned long long>(counts.compared_with_cuda));
   std::printf("accepted:\n");
   for (const auto& [target, count] : counts.by_target) {
     std::printf("%9llu  %s\n", static_cast<unsigned long long>(count), target.c_str());

@@ -65,6 +65,21 @@ Call gather(std::string_view target, XLA_FFI_Handler* handler, std::vector<Tenso
           .attributes = {std::move(where), {"layered", false}, {"mode", std::string("drop")}}};
 }
 
+Call copy(std::vector<Tensor> operands, int64_t page_axis) {
+  Call call{.target = "copy_pages",
+            .operation = "copy_pages",
+            .handler = PagedkvCopyPages,
+            .operands = std::move(operands),
+            .results = {ids({}, 7)},
+            .aliases = {kNoAlias},
+            .attributes = {{"page_axis", page_axis}, {"mode", std::string("drop")}}};
+  for (size_t i = 2; i < call.operands.size(); ++i) {
+    call.results.push_back(call.operands[i]);
+    call.aliases.push_back(i);
+  }
+  return call;
+}
+
 }  // namespace
 
 std::vector<Call> known_calls() {
@@ -97,6 +112,14 @@ std::vector<Call> known_calls() {
             {ids({0}, 0), ids({}, 0), codes({0, 1, kHugeRow}), floats({0, 1}, 1),
              floats({0, kHugeRow}, 1)},
             2),
+      // Had a GPU copy each of 2^62 bytes of a page that is not there.
+      copy({ids({1}, 0), ids({1}, 0), codes({kHalfOfAll, 0})}, 1),
+      // Had it visit 2^56 heads of no tokens.
+      write("write_kv_quantized", PagedkvWriteKvQuantized, "NHD",
+            {ids({1}, 0), ids({}, 0), codes({0, 1, kHugeRow, 0}), codes({0, 1, kHugeRow, 0}),
+             floats({0, 1, kHugeRow}, 1), floats({0, 1, kHugeRow}, 1), floats({1, kHugeRow, 0}, 1),
+             floats({1, kHugeRow, 0}, 1)},
+            4),
       // Doubled a scale below zero until it would be large enough.
       write("write_kv_quantized", PagedkvWriteKvQuantized, "LATENT",
             {ids({1}, 1), ids({}, 0), codes({1, 2, 4}), floats({1}, -1), floats({1, 4}, 1)}, 2),

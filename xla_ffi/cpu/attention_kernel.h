@@ -8,7 +8,7 @@
 
 #include "attention_mask.h"
 #include "attention_scratch.h"
-#include "number_types.h"
+#include "number_codes.h"
 
 /// Attention of a few query rows over the pages of one request.
 ///

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "broadcast.h"
+#include "number_types.h"
 #include "pagedkv/math.h"
 #include "quantize_kernels.h"
 

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "attention_kernel.h"
-#include "number_formats.h"
+#include "number_codes.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

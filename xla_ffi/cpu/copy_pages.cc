@@ -11,6 +11,7 @@
 #include "handlers.h"
 #include "ids.h"
 #include "operands.h"
+#include "page_checks.h"
 #include "page_copies.h"
 #include "page_view.h"
 
@@ -77,66 +78,27 @@ ffi::Error copy_pages(ffi::ThreadPool threads, ffi::AnyBuffer source_ids, ffi::A
                       ffi::RemainingRets new_pools, int64_t page_axis, std::string_view mode_name) {
   const auto mode = parse_mode(mode_name);
   if (!mode) return unknown_mode(kOperation, mode_name);
-  if (auto error = check_int32(kOperation, "source_ids", source_ids); error.failure()) return error;
-  if (auto error = check_like(kOperation, "target_ids", target_ids, "source_ids", source_ids);
-      error.failure()) {
-    return error;
-  }
-  if (auto error = check_int32(kOperation, "num_dropped", *num_dropped); error.failure()) {
-    return error;
-  }
-  const Shape batch = shape(*num_dropped);
-  const Shape id_axes = shape(source_ids);
-  if (id_axes.empty() || !is_concatenation(id_axes, batch, id_axes.last(1))) {
-    return invalid_argument(kOperation, "source_ids must have the axes ", Printed{batch},
-                            " of num_dropped and then one for pairs, got ", Printed{id_axes});
-  }
-  std::vector<ffi::AnyBuffer> operands, results;
-  if (auto error = read_operands(kOperation, pools, pools.size(), operands); error.failure()) {
-    return error;
-  }
-  if (auto error = read_results(kOperation, new_pools, pools.size(), results); error.failure()) {
-    return error;
-  }
+  const auto checked =
+      check_copy(kOperation, source_ids, target_ids, pools, *num_dropped, new_pools, page_axis);
+  if (!checked) return checked.error();
   const std::span<const int32_t> sources = int32_span(source_ids), targets = int32_span(target_ids);
-  std::vector<PageView> views;
-  for (size_t i = 0; i < operands.size(); ++i) {
-    const auto view = page_view(kOperation, "a pool", operands[i], batch.size(), false, page_axis);
-    if (!view) return view.error();
-    if (!std::ranges::equal(view->batch, batch)) {
-      return invalid_argument(kOperation, "a pool must have the batch axes ", Printed{batch},
-                              ", got ", Printed{shape(operands[i])});
-    }
-    if (!views.empty() && view->num_pages != views[0].num_pages) {
-      return invalid_argument(kOperation, "all pools must have ", views[0].num_pages,
-                              " pages as the first, got ", view->num_pages);
-    }
-    if (auto error = check_like(kOperation, "a result", results[i], "its pool", operands[i]);
-        error.failure()) {
-      return error;
-    }
-    views.push_back(*view);
-  }
-  const int64_t num_pages = views.empty() ? 0 : views[0].num_pages;
+  const int64_t num_pages = checked->num_pages;
   if (*mode == Mode::kRaise) {
     for (const auto ids : {sources, targets}) {
       if (auto error = check_ids(kOperation, "page", ids, num_pages); error.failure()) return error;
     }
   }
 
-  const size_t num_batches = num_elements(*num_dropped);
-  const auto num_pairs = static_cast<size_t>(id_axes.back());
-  for (size_t i = 0; i < views.size(); ++i) {
-    carry_over(operands[i], results[i],
-               views[i].layer_offset(static_cast<int64_t>(num_batches), 0));
+  const size_t num_pools = checked->views.size(), num_pairs = checked->num_ids;
+  for (size_t i = 0; i < num_pools; ++i) {
+    carry_over(checked->before[i], checked->after[i], checked->pool_bytes(i));
   }
-  for (size_t index = 0; index < num_batches; ++index) {
+  for (size_t index = 0; index < checked->num_batches; ++index) {
     const Pairs pairs = read_pairs(sources.subspan(index * num_pairs, num_pairs),
                                    targets.subspan(index * num_pairs, num_pairs), num_pages);
-    for (size_t i = 0; i < views.size(); ++i) {
-      auto* const pool = static_cast<std::byte*>(results[i].untyped_data()) +
-                         views[i].layer_offset(static_cast<int64_t>(index), 0);
-      if (auto error = copy(threads, views[i], pool, pairs); error.failure()) return error;
+    for (size_t i = 0; i < num_pools; ++i) {
+      auto error = copy(threads, checked->views[i], checked->pool(i, index), pairs);
+      if (error.failure()) return error;
     }
     static_cast<int32_t*>(num_dropped->untyped_data())[index] = pairs.num_dropped;
   }

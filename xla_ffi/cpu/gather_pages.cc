@@ -9,8 +9,8 @@
 #include "handlers.h"
 #include "ids.h"
 #include "operands.h"
+#include "page_checks.h"
 #include "page_copies.h"
-#include "page_view.h"
 
 namespace pagedkv {
 namespace {
@@ -24,55 +24,37 @@ ffi::Error gather(ffi::ThreadPool& threads, const ffi::AnyBuffer& pages,
                   int64_t page_axis, std::string_view mode_name) {
   const auto mode = parse_mode(mode_name);
   if (!mode) return unknown_mode(kOperation, mode_name);
-  if (auto error = check_gather_ids(kOperation, page_ids, layer, num_dropped); error.failure()) {
-    return error;
-  }
-  const Shape batch = shape(num_dropped);
-  const auto view = page_view(kOperation, "pages", pages, batch.size(), layered, page_axis);
-  if (!view) return view.error();
-  if (auto error = check_batch(kOperation, "pages", shape(pages), batch); error.failure()) {
-    return error;
-  }
-  if (rows.element_type() != pages.element_type()) {
-    return invalid_argument(kOperation, "rows must be ", pages.element_type(), " as pages, got ",
-                            rows.element_type());
-  }
-  const Shape id_axes = shape(page_ids).subspan(batch.size());
-  const Shape row_axes = shape(rows);
-  if (row_axes.size() < batch.size() || !std::ranges::equal(row_axes.first(batch.size()), batch) ||
-      !is_concatenation(row_axes.subspan(batch.size()), id_axes, view->page_axes)) {
-    return invalid_argument(kOperation, "rows must have the axes ", Printed{batch},
-                            " of num_dropped, ", Printed{id_axes}, " of page_ids and the page ",
-                            Printed{view->page_axes}, ", got ", Printed{row_axes});
-  }
-
+  const auto checked =
+      check_gather(kOperation, pages, page_ids, layer, rows, num_dropped, layered, page_axis);
+  if (!checked) return checked.error();
+  const PageView& view = checked->view;
+  const Shape batch = checked->batch;
   const std::span<const int32_t> ids = int32_span(page_ids);
   const std::span<const int32_t> layers = int32_span(layer);
   if (*mode == Mode::kRaise) {
-    if (auto error = check_layers(kOperation, layers, view->num_layers); error.failure()) {
+    if (auto error = check_layers(kOperation, layers, view.num_layers); error.failure()) {
       return error;
     }
-    if (auto error = check_ids(kOperation, "page", ids, view->num_pages); error.failure()) {
+    if (auto error = check_ids(kOperation, "page", ids, view.num_pages); error.failure()) {
       return error;
     }
   }
 
-  const size_t num_batches = num_elements(num_dropped);
-  const auto num_ids = static_cast<size_t>(num_elements(id_axes).value_or(0));
-  for (size_t index = 0; index < num_batches; ++index) {
+  const size_t num_ids = checked->num_ids;
+  for (size_t index = 0; index < checked->num_batches; ++index) {
     const int32_t wanted = layers[broadcast_index(index, batch, shape(layer))];
     // A layer that does not exist has no pages.
-    const bool layer_exists = in_range(wanted, view->num_layers);
-    const int64_t num_pages = layer_exists ? view->num_pages : 0;
-    const size_t pool_index = broadcast_index(index, batch, view->batch);
-    const size_t ids_index = broadcast_index(index, batch, shape(page_ids).first(batch.size()));
+    const bool layer_exists = in_range(wanted, view.num_layers);
+    const int64_t num_pages = layer_exists ? view.num_pages : 0;
+    const size_t pool_index = broadcast_index(index, batch, view.batch);
+    const size_t ids_index = broadcast_index(index, batch, checked->ids_batch);
     const auto wanted_ids = ids.subspan(ids_index * num_ids, num_ids);
-    gather_rows(threads, *view,
+    gather_rows(threads, view,
                 static_cast<const std::byte*>(pages.untyped_data()) +
-                    view->layer_offset(static_cast<int64_t>(pool_index), layer_exists ? wanted : 0),
+                    view.layer_offset(static_cast<int64_t>(pool_index), layer_exists ? wanted : 0),
                 num_pages, wanted_ids,
                 static_cast<std::byte*>(rows.untyped_data()) +
-                    index * num_ids * static_cast<size_t>(view->page_bytes()));
+                    index * num_ids * static_cast<size_t>(view.page_bytes()));
     static_cast<int32_t*>(num_dropped.untyped_data())[index] = count_dropped(wanted_ids, num_pages);
   }
   return ffi::Error::Success();

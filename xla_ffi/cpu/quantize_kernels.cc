@@ -2,7 +2,7 @@
 
 #include <bit>
 
-#include "number_formats.h"
+#include "number_codes.h"
 
 namespace pagedkv {
 namespace {
@@ -137,21 +137,6 @@ PAGEDKV_KERNELS(avx2, __attribute__((target("avx2"))))
 #endif
 
 }  // namespace
-
-std::optional<FloatType> float_type(ffi::DataType dtype) {
-  if (dtype == ffi::F32) return FloatType::kF32;
-  if (dtype == ffi::F16) return FloatType::kF16;
-  if (dtype == ffi::BF16) return FloatType::kBf16;
-  return std::nullopt;
-}
-
-std::optional<CodeType> code_type(ffi::DataType dtype) {
-  if (dtype == ffi::S8) return CodeType::kInt8;
-  if (dtype == ffi::S4) return CodeType::kInt4;
-  if (dtype == ffi::F8E4M3FN) return CodeType::kE4m3;
-  if (dtype == ffi::F8E5M2) return CodeType::kE5m2;
-  return std::nullopt;
-}
 
 const QuantizeKernels& quantize_kernels() {
 #if defined(__x86_64__)

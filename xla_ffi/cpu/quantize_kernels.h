@@ -2,19 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 
-#include "number_types.h"
-#include "xla/ffi/api/ffi.h"
+#include "number_codes.h"
 
-/// Rows of floats to rows of codes and back, without any XLA in it but its names of dtypes. Plain
-/// loops, compiled for several instruction sets; all give the same bits.
+/// Rows of floats to rows of codes and back, without any XLA in it. Plain loops, compiled for
+/// several instruction sets; all give the same bits.
 namespace pagedkv {
-
-namespace ffi = xla::ffi;
-
-std::optional<FloatType> float_type(ffi::DataType dtype);
-std::optional<CodeType> code_type(ffi::DataType dtype);
 
 struct QuantizeKernels {
   /// The largest magnitude in a row; infinite or NaN if an element is.

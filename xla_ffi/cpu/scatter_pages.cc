@@ -7,8 +7,8 @@
 #include "handlers.h"
 #include "ids.h"
 #include "operands.h"
+#include "page_checks.h"
 #include "page_copies.h"
-#include "page_view.h"
 
 namespace pagedkv {
 namespace {
@@ -22,61 +22,35 @@ ffi::Error scatter_pages(ffi::ThreadPool threads, ffi::AnyBuffer pages, ffi::Any
                          std::string_view mode_name) {
   const auto mode = parse_mode(mode_name);
   if (!mode) return unknown_mode(kOperation, mode_name);
-  if (auto error = check_int32(kOperation, "page_ids", page_ids); error.failure()) return error;
-  if (auto error = check_int32(kOperation, "layer", layer); error.failure()) return error;
-  if (auto error = check_like(kOperation, "num_dropped", *num_dropped, "layer", layer);
-      error.failure()) {
-    return error;
-  }
-  const Shape batch = shape(layer);
-  const auto view = page_view(kOperation, "pages", pages, batch.size(), layered, page_axis);
-  if (!view) return view.error();
-  const Shape id_axes = shape(page_ids);
-  if (!std::ranges::equal(view->batch, batch) || id_axes.size() < batch.size() ||
-      !std::ranges::equal(id_axes.first(batch.size()), batch)) {
-    return invalid_argument(kOperation, "pages and page_ids must start with the axes ",
-                            Printed{batch}, " of layer, got ", Printed{shape(pages)}, " and ",
-                            Printed{id_axes});
-  }
-  if (rows.element_type() != pages.element_type()) {
-    return invalid_argument(kOperation, "rows must be ", pages.element_type(), " as pages, got ",
-                            rows.element_type());
-  }
-  if (!is_concatenation(shape(rows), id_axes, view->page_axes)) {
-    return invalid_argument(kOperation, "rows must have the axes ", Printed{id_axes},
-                            " of page_ids and the page ", Printed{view->page_axes}, ", got ",
-                            Printed{shape(rows)});
-  }
-  if (auto error = check_like(kOperation, "the first result", *new_pages, "pages", pages);
-      error.failure()) {
-    return error;
-  }
-
+  const auto checked = check_scatter(kOperation, pages, rows, page_ids, layer, *new_pages,
+                                     *num_dropped, layered, page_axis);
+  if (!checked) return checked.error();
+  const PageView& view = checked->view;
   const std::span<const int32_t> ids = int32_span(page_ids);
   const std::span<const int32_t> layers = int32_span(layer);
   if (*mode == Mode::kRaise) {
-    if (auto error = check_layers(kOperation, layers, view->num_layers); error.failure()) {
+    if (auto error = check_layers(kOperation, layers, view.num_layers); error.failure()) {
       return error;
     }
-    if (auto error = check_ids(kOperation, "page", ids, view->num_pages); error.failure()) {
+    if (auto error = check_ids(kOperation, "page", ids, view.num_pages); error.failure()) {
       return error;
     }
   }
-  carry_over(pages, *new_pages, view->layer_offset(static_cast<int64_t>(layers.size()), 0));
-  const size_t num_ids = layers.empty() ? 0 : ids.size() / layers.size();
+  carry_over(pages, *new_pages, view.layer_offset(static_cast<int64_t>(layers.size()), 0));
+  const size_t num_ids = checked->num_ids;
   for (size_t index = 0; index < layers.size(); ++index) {
     // A layer that does not exist has no pages.
-    const bool layer_exists = in_range(layers[index], view->num_layers);
-    const int64_t num_pages = layer_exists ? view->num_pages : 0;
+    const bool layer_exists = in_range(layers[index], view.num_layers);
+    const int64_t num_pages = layer_exists ? view.num_pages : 0;
     const auto targets = ids.subspan(index * num_ids, num_ids);
     const std::byte* source = static_cast<const std::byte*>(rows.untyped_data()) +
-                              index * num_ids * static_cast<size_t>(view->page_bytes());
+                              index * num_ids * static_cast<size_t>(view.page_bytes());
     scatter_rows(
-        threads, *view,
+        threads, view,
         static_cast<std::byte*>(new_pages->untyped_data()) +
-            view->layer_offset(static_cast<int64_t>(index), layer_exists ? layers[index] : 0),
+            view.layer_offset(static_cast<int64_t>(index), layer_exists ? layers[index] : 0),
         num_pages, targets, [&](size_t row, int64_t outer) {
-          return source + static_cast<int64_t>(row) * view->page_bytes() + outer * view->run_bytes;
+          return source + static_cast<int64_t>(row) * view.page_bytes() + outer * view.run_bytes;
         });
     static_cast<int32_t*>(num_dropped->untyped_data())[index] = count_dropped(targets, num_pages);
   }

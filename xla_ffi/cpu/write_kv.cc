@@ -139,15 +139,15 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
   }
   const auto pool_arrays = operands.span().first(num_pools);
   const auto row_arrays = operands.span().last(num_streams);
+  const auto mode = parse_mode(mode_name);
+  if (!mode) return unknown_mode(kOperation, mode_name);
   const auto checked = check_write(kOperation, slot_mapping, layer, *num_dropped, *layout,
-                                   pool_arrays, results.span(), row_arrays, layered, mode_name,
+                                   pool_arrays, results.span(), row_arrays, layered, *mode,
                                    /*by_head=*/false);
   if (!checked) return checked.error();
-  for (size_t stream = 0; stream < num_streams; ++stream) {
-    const ffi::DataType wanted = pool_arrays[layout->pool_of(stream)].element_type();
-    if (row_arrays[stream].element_type() == wanted) continue;
-    return invalid_argument(kOperation, stream == 0 ? "key" : "value", " must be ", wanted,
-                            " as its pages, got ", row_arrays[stream].element_type());
+  if (auto error = check_row_dtypes(kOperation, *layout, pool_arrays, row_arrays);
+      error.failure()) {
+    return error;
   }
   const CheckedWrite& write = **checked;
   const auto& pools = write.pools;

@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -14,26 +12,14 @@
 #include "inline_vector.h"
 #include "kv_layout.h"
 #include "operands.h"
+#include "page_scale.h"
 #include "quantize_kernels.h"
-#include "scale_layout.h"
-#include "write_checks.h"
+#include "quantized_checks.h"
 
 namespace pagedkv {
 namespace {
 
 constexpr std::string_view kOperation = "write_kv";
-
-// Below this the reciprocal of a scale is infinite: such a row reads as zeros.
-constexpr float kSmallest = 1e-34f;
-
-// The scale that makes `largest` the largest code, or a NaN if that is not finite. A product, as
-// XLA makes of such a quotient.
-float scale_of(float largest, CodeType code) {
-  if (!std::isfinite(largest)) return std::numeric_limits<float>::quiet_NaN();
-  return largest < kSmallest ? 0.0f : largest * (1.0f / largest_code(code));
-}
-
-float reciprocal(float scale) { return scale == 0.0f ? 0.0f : 1.0f / scale; }
 
 // One layer of a pool with its scales, and the new rows for it.
 struct Stream {
@@ -80,31 +66,16 @@ class Writer {
           const float largest = kernels_.largest(stream.float_type, row, stream.dim);
           // The first token of a page begins a new one, whatever was there.
           const float before = token == 0 ? 0.0f : scale;
-          scale = grown(before, scale_of(largest, stream.code_type));
+          scale = grown_scale(before, scale_of(largest, stream.code_type));
           if (before != 0.0f && before != scale) rescale(stream, page, head, before / scale);
         }
-        quantize(stream, row, stream.codes(page, token, head), reciprocal(scale));
+        quantize(stream, row, stream.codes(page, token, head), factor_of(scale));
       }
     }
   }
 
  private:
-  // At least `needed`, and `before` times a power of two: floats then lose nothing, and what whole
-  // numbers lose, each time half of the time after, sums to less than one step.
-  // What is not finite stays so until the page begins anew; so does what is below zero, which is
-  // not of our making and would never be large enough.
-  static float grown(float before, float needed) {
-    if (before == 0.0f) return needed;
-    if (!std::isfinite(before) || before < 0.0f || needed <= before) return before;
-    if (!std::isfinite(needed)) return needed;
-    float scale = before;
-    while (scale < needed) scale *= 2;
-    return scale;
-  }
-
   void quantize(const Stream& stream, const std::byte* row, std::byte* codes, float factor) {
-    // A row with an infinity or a NaN has such a scale, and no finite code says more.
-    if (!std::isfinite(factor)) factor = 0.0f;
     if (!stream.row.is_scattered()) {
       kernels_.quantize(stream.float_type, stream.code_type, row, stream.dim, factor, codes);
       return;
@@ -117,7 +88,7 @@ class Writer {
 
   // All tokens of a head of a page, in steps that are larger by 1 / `factor`.
   void rescale(const Stream& stream, int64_t page, int64_t head, float factor) {
-    if (!std::isfinite(factor)) factor = 0.0f;
+    if (!is_finite(factor)) factor = 0.0f;
     std::byte* const codes = buffer_.data();
     std::byte* const floats = codes + stream.dim;
     for (int64_t token = 0; token < page_size_; ++token) {
@@ -163,47 +134,23 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
   const std::span<const ffi::AnyBuffer> all = operands.span();
   const auto pool_arrays = all.first(num_pools), scale_arrays = all.subspan(num_pools, num_pools);
   const auto row_arrays = all.last(num_streams);
-  const auto checked = check_write(kOperation, slot_mapping, layer, *num_dropped, *layout,
-                                   pool_arrays, results.span().first(num_pools), row_arrays,
-                                   layered, mode_name, /*by_head=*/true);
+  const auto mode = parse_mode(mode_name);
+  if (!mode) return unknown_mode(kOperation, mode_name);
+  const auto checked =
+      check_write_quantized(kOperation, slot_mapping, layer, *num_dropped, *layout, pool_arrays,
+                            scale_arrays, row_arrays, results.span(), layered, *mode);
   if (!checked) return checked.error();
-  const CheckedWrite& write = **checked;
+  const CheckedWrite& write = *checked->write;
   const auto all_slots = int32_span(slot_mapping), layers = int32_span(layer);
-
-  InlineVector<ScaleGeometry, 2> scales;
-  for (size_t i = 0; i < num_pools; ++i) {
-    const std::string_view name = i == 0 ? "key_scales" : "value_scales";
-    const auto geometry = scale_geometry(kOperation, name, scale_arrays[i], pool_arrays[i], *layout,
-                                         shape(layer).size(), layered);
-    if (!geometry) return geometry.error();
-    if (auto error =
-            check_like(kOperation, "a result", results[num_pools + i], name, scale_arrays[i]);
-        error.failure()) {
-      return error;
-    }
-    if (!std::ranges::equal(geometry->batch, shape(layer))) {
-      return invalid_argument(kOperation, name, " must have the batch axes ", Printed{shape(layer)},
-                              " of layer, got ", Printed{shape(scale_arrays[i])});
-    }
-    scales.push_back(*geometry);
-  }
+  const auto& scales = checked->scales;
   InlineVector<Stream, 2> streams;
   for (size_t stream = 0; stream < num_streams; ++stream) {
-    const ffi::AnyBuffer &rows = row_arrays[stream], &pool = pool_arrays[layout->pool_of(stream)];
-    const auto floats = float_type(rows.element_type());
-    const auto codes = code_type(pool.element_type());
-    if (!floats || !codes) {
-      return invalid_argument(kOperation,
-                              "rows must be F32, F16 or BF16 and pages S8, S4, F8E4M3FN "
-                              "or F8E5M2, got ",
-                              rows.element_type(), " and ", pool.element_type());
-    }
     streams.push_back({.row = write.rows[stream],
                        .scale = scales[layout->pool_of(stream)],
-                       .float_type = *floats,
-                       .code_type = *codes,
+                       .float_type = checked->rows[stream].float_type,
+                       .code_type = checked->rows[stream].code_type,
                        .index = stream,
-                       .dim = shape(rows).back()});
+                       .dim = checked->rows[stream].dim});
   }
 
   const auto num_batches = static_cast<int64_t>(layers.size());

@@ -33,8 +33,8 @@ def copy_pages(
 
     For the pairs of `CacheManager.fork`, and for moving pages together. In place under `jax.jit`
     with the pools donated. All sources are read before a target is written, so that pages can be
-    swapped. Of equal targets the last one wins, on the CPU and by the kernels for TPUs; elsewhere it
-    is not defined which (docs/platforms.md).
+    swapped. Of equal targets the last one wins, on the CPU, by the kernels for TPUs, and on CUDA, which
+    takes at most 49,152 pairs; elsewhere it is not defined which (docs/platforms.md).
 
     On a mesh the pools may be sharded over any axes. Where that is their pages, both of a pair must
     be on one device; other pairs count as out of range.

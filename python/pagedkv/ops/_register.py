@@ -1,20 +1,25 @@
 """Registers the FFI targets with JAX, at the first use of an op and once."""
 
 import functools
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import jax
 
 from pagedkv import _ffi_cpu
 
+_XLA_NAMES = {"cpu": "cpu", "cuda": "CUDA"}  # what XLA calls the platforms that JAX lowers for
+
 
 @functools.cache
 def register_targets() -> None:
-    """Makes the FFI targets of pagedkv known to JAX's CPU backend.
+    """Makes the FFI targets of pagedkv known to JAX's CPU and CUDA backends.
 
-    Every op calls this when it is traced. Call it yourself only before you run a program that was
-    exported or compiled in another process. Further calls do nothing.
+    Those for CUDA if pagedkv was built with them (`docs/cuda.md`); there need be no GPU. Every op
+    calls this when it is traced. Call it yourself only before you run a program that was exported or
+    compiled in another process. Further calls do nothing.
 
     Raises:
       RuntimeError: If the installed jaxlib has an older XLA FFI API than pagedkv was built with.
@@ -24,14 +29,28 @@ def register_targets() -> None:
       >>> ops.register_targets()
     """
     header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
-    check_runtime(_ffi_cpu.api_version(), read_api_version(header.read_text()))
-    for name, handler in _ffi_cpu.registrations().items():
-        jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    runtime = read_api_version(header.read_text())
+    for platform, module in extensions().items():
+        check_runtime(module.api_version(), runtime)
+        for name, handler in module.registrations().items():
+            jax.ffi.register_ffi_target(name, handler, platform=_XLA_NAMES[platform])
 
 
+@functools.cache
 def platforms_of(target: str) -> tuple[str, ...]:
     """The platforms that have a handler for ``target``, as `jax.lax.platform_dependent` names them."""
-    return ("cpu",) if target in _ffi_cpu.registrations() else ()
+    return tuple(
+        platform for platform, module in extensions().items() if target in module.registrations()
+    )
+
+
+@functools.cache
+def extensions() -> dict[str, ModuleType]:
+    """By platform the module with its handlers. That for CUDA is there if nvcc was at build time."""
+    found: dict[str, ModuleType] = {"cpu": _ffi_cpu}
+    if importlib.util.find_spec("pagedkv._ffi_cuda") is not None:
+        found["cuda"] = importlib.import_module("pagedkv._ffi_cuda")
+    return found
 
 
 def read_api_version(header: str) -> tuple[int, int]:

@@ -31,9 +31,9 @@ def scatter_pages(
 ) -> PageScatter:
     """Writes ``rows[i]`` to page ``page_ids[i]`` of the pool: the reverse of `gather_pages`.
 
-    In place under `jax.jit` with the pool donated. Of equal ids the last one wins, on the CPU and by
-    the kernels for TPUs; elsewhere it is not defined which (docs/platforms.md). On a mesh the pool
-    may be sharded over pages and kv heads.
+    In place under `jax.jit` with the pool donated. Of equal ids the last one wins, on the CPU, on CUDA
+    and by the kernels for TPUs; elsewhere it is not defined which (docs/platforms.md). On a mesh the
+    pool may be sharded over pages and kv heads.
 
     Args:
       pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout`` says,

@@ -48,9 +48,8 @@ def write_kv(
     its own part, and slots are those of the whole pool; inside `jax.shard_map`, of the part
     (`local_ids` converts).
 
-    Rows are written in order, so of equal slots the last one wins: on the CPU, and by the kernels
-    for TPUs. Where neither serves, it is an XLA scatter, and not defined which one wins
-    (docs/platforms.md).
+    Of equal slots the last row wins: on the CPU, on CUDA, and by the kernels for TPUs. Where none of
+    them serves, it is an XLA scatter, and not defined which one wins (docs/platforms.md).
 
     Args:
       key_pages: Any dtype, shape ``[pages, page_size, kv_heads, head_dim]`` or what ``layout``

@@ -5,13 +5,14 @@
 #include <cstdint>
 #include <cstring>
 
-#include "number_types.h"
+#include "host_device.h"
 
 // Inlined into functions for several instruction sets, where the loops become vector code. So there
 // are no branches in them, and no calls.
-#define PAGEDKV_ALWAYS_INLINE __attribute__((always_inline)) inline
+#define PAGEDKV_ALWAYS_INLINE PAGEDKV_HOST_DEVICE __attribute__((always_inline)) inline
 
-/// What elements of pools, queries and results stand for, in plain arithmetic.
+/// Floats of less than 32 bits as numbers, in plain arithmetic. Loops for CPUs and kernels for GPUs
+/// are made of these, so that all give the same bits.
 namespace pagedkv {
 
 inline constexpr int kMantissaBits = 23, kBias = 127;
@@ -116,47 +117,5 @@ struct Float16 {
     std::memcpy(to, &half, sizeof(half));
   }
 };
-
-PAGEDKV_ALWAYS_INLINE float clamp(float value, float limit) {
-  const float high = value < limit ? value : limit;
-  return high > -limit ? high : -limit;
-}
-
-// To the nearest whole number, ties to even. Requires |value| < 2^22.
-PAGEDKV_ALWAYS_INLINE int32_t nearest(float value) {
-  constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
-  return std::bit_cast<int32_t>(value + kRounder) - std::bit_cast<int32_t>(kRounder);
-}
-
-struct Int8 {
-  static constexpr int kBits = 8;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt8)))) & 0xffu;
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
-    return static_cast<float>(static_cast<int8_t>(code));
-  }
-};
-
-struct Int4 {
-  static constexpr int kBits = 4;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return static_cast<uint32_t>(nearest(clamp(value, largest_code(CodeType::kInt4)))) & 0xfu;
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) {
-    return static_cast<float>(static_cast<int32_t>(code << 28) >> 28);
-  }
-};
-
-template <CodeType kType, typename Small>
-struct Float8 {
-  static constexpr int kBits = 8;
-  PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return Small::round(clamp(value, largest_code(kType)));
-  }
-  PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) { return Small::widen(code); }
-};
-using E4m3 = Float8<CodeType::kE4m3, SmallFloat<4, 3, false>>;
-using E5m2 = Float8<CodeType::kE5m2, SmallFloat<5, 2, true>>;
 
 }  // namespace pagedkv
