@@ -20,6 +20,7 @@ from pagedkv.ops._pallas import attention
 LAYERS, PAGES, PAGE_SIZE, WIDTH = 3, 7, 16, 3
 HEADS, KV_HEADS, DIM = 4, 2, 128
 BFLOAT16 = ml_dtypes.bfloat16
+GPU = pytest.mark.filterwarnings("ignore:.*paged_attention is deprecated:DeprecationWarning")
 EXTREME = st.sampled_from([-(2**31), -1, 0, 2**31 - 1])
 
 
@@ -203,6 +204,7 @@ def test_the_decode_kernel_of_tpus_in_the_simulator():
     assert_attends(*result, query, plain, *DECODES)
 
 
+@GPU
 def test_the_decode_kernel_of_gpus_interpreted():
     query = queries(5, np.float32)
     result, plain = attend(
@@ -211,6 +213,7 @@ def test_the_decode_kernel_of_gpus_interpreted():
     assert_attends(*result, query, plain, *DECODES)
 
 
+@GPU
 def test_a_token_of_a_decode_kernel_sees_up_to_itself():
     """Three tokens of one request, where the kernel knows of one token a request alone."""
     table, starts, lens = TABLE, np.int32([0, 0, 3, 3, 4]), np.int32([5, 16, 9, 33])

@@ -11,6 +11,8 @@ range before, and what was not is masked after. A layer of a stacked pool is not
 copy it: its pages are those of the flat pool ``[layers * pages, ...]``, further on.
 """
 
+import functools
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -72,7 +74,15 @@ def supports(
         return is_decode and head_dim % LANES == 0 and page_size % rows == 0
     # Triton's arrays have sizes that are powers of 2, and its products at least 16.
     fits = all(size >= 16 and size & (size - 1) == 0 for size in (page_size, head_dim))
-    return platform == "gpu" and is_decode and fits
+    return platform == "gpu" and is_decode and fits and _has_gpu_kernel()
+
+
+_GPU = "jax.experimental.pallas.ops.gpu.paged_attention"  # jax 0.12 announces its end
+
+
+@functools.cache
+def _has_gpu_kernel() -> bool:
+    return importlib.util.find_spec(_GPU) is not None
 
 
 def _serves_heads(heads: int, kv_heads: int, dtype: Any) -> bool:
