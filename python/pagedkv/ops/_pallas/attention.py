@@ -11,6 +11,8 @@ range before, and what was not is masked after. A layer of a stacked pool is not
 copy it: its pages are those of the flat pool ``[layers * pages, ...]``, further on.
 """
 
+import functools
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -72,7 +74,15 @@ def supports(
         return is_decode and head_dim % LANES == 0 and page_size % rows == 0
     # Triton's arrays have sizes that are powers of 2, and its products at least 16.
     fits = all(size >= 16 and size & (size - 1) == 0 for size in (page_size, head_dim))
-    return platform == "gpu" and is_decode and fits
+    return platform == "gpu" and is_decode and fits and _has_gpu_kernel()
+
+
+_GPU = "jax.experimental.pallas.ops.gpu.paged_attention"  # jax 0.12 announces its end
+
+
+@functools.cache
+def _has_gpu_kernel() -> bool:
+    return importlib.util.find_spec(_GPU) is not None
 
 
 def _serves_heads(heads: int, kv_heads: int, dtype: Any) -> bool:
@@ -216,7 +226,7 @@ def _check(
     missing = is_read & ~(exists & layer_exists)
     num_dropped = jnp.sum(~valid, dtype=jnp.int32) + jnp.sum(missing, dtype=jnp.int32)
 
-    in_order = jnp.clip(jax.lax.cummax(query_starts), 0, num_tokens).at[0].set(0)
+    in_order = jnp.clip(jax.lax.cummax(query_starts), 0, num_tokens)
     lens = jnp.where(valid, context_lens, in_order[1:] - in_order[:-1])
     token = jnp.arange(num_tokens)[:, None]
     owns = valid & (starts <= token) & (token < ends)
@@ -243,8 +253,8 @@ def _ragged_on_tpu(
     from jax.experimental.pallas.ops.tpu.ragged_paged_attention import ragged_paged_attention
 
     # The kernel waits for pages of the last request, so one must have a token.
-    last = batch.starts[-1]
-    starts = jnp.where(last == 0, jnp.minimum(jnp.arange(batch.starts.shape[0]), 1), batch.starts)
+    one_token = jnp.minimum(jnp.arange(batch.starts.shape[0]), 1)
+    starts = jnp.where(batch.starts[-1] == batch.starts[0], one_token, batch.starts)
     has_tokens = starts[1:] > starts[:-1]
     num_requests = jnp.max(jnp.where(has_tokens, jnp.arange(1, starts.shape[0]), 0))
     kernel: Callable[..., jax.Array] = ragged_paged_attention
