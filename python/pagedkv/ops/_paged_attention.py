@@ -16,7 +16,7 @@ from pagedkv.ops._checks import Mode
 from pagedkv.ops._quantized import QuantizedPages
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_NUM_IDS = 8  # operands before the pools: query, batch, layer, mask, sinks
+_SINKS = 8  # the operand before the pools
 
 
 class PagedAttention(NamedTuple):
@@ -313,12 +313,12 @@ def _attend(
 def _axes(
     operands: Sequence[jax.Array], layout: KVLayout, layered: bool, group_size: int
 ) -> OpAxes:
-    query, sinks, pages, *_ = operands[0], *operands[_NUM_IDS:]
+    query, sinks, pages, *_ = operands[0], *operands[_SINKS:]
     pool = pool_axes(layout, layered=layered)
     sides = ("key",) if layout.is_shared else ("key", "value")
     pools = {f"{side}_pages": pool for side in sides}
     rank = operands[-1].ndim
-    if len(operands) > _NUM_IDS + 1 + len(sides):
+    if len(operands) > _SINKS + 1 + len(sides):
         scales = scale_axes(layout, layered=layered, rank=rank)
         pools |= {f"{side}_scales": scales for side in sides}
     heads = "kv_heads"  # some query heads for each kv head
