@@ -290,7 +290,7 @@ class Draft {
   XLA_FFI_DataType draw_attended(const Layout& layout, bool is_quantized) {
     draw_pages();
     heads_ = layout.has_heads() ? size(1, 3) : 1;
-    dim_ = is_large_ ? 64 : random_.one_in(3) ? 16 * size(1, 3) : size(1, 20);
+    dim_ = is_large_ ? 64 : random_.one_in(3) ? times(16, size(1, 3)) : size(1, 20);
     value_dim_ = random_.one_in(2) ? dim_ : size(1, 20);
     if (!layout.is_separate) value_dim_ = dim_;
     if (!layout.has_heads() && random_.one_in(2)) {

@@ -414,7 +414,7 @@ queries_and_context = st.tuples(st.integers(0, 12), st.integers(0, 60)).map(
 
 
 # Each shape is compiled anew, so examples are few.
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     form=st.sampled_from(FORMS),
     requests=st.lists(queries_and_context, min_size=1, max_size=4),
@@ -442,7 +442,7 @@ def test_any_batch_of_any_form_equals_the_loop(
     assert_attends(case.call_handler(isa, **mask), case.expected(layer=1, **mask))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(form=st.sampled_from(FORMS), group=st.integers(1, 3), mask=masks)
 def test_the_reference_of_any_form_equals_the_loop(form, group, mask):
     case = Case(*form, group=group)
