@@ -24,9 +24,7 @@ class Draws {
  public:
   explicit Draws(uint64_t seed) : random_(static_cast<unsigned>(seed)) {}
 
-  int64_t between(int64_t low, int64_t high) {
-    return low + random_.below(high - low + 1);
-  }
+  int64_t between(int64_t low, int64_t high) { return low + random_.below(high - low + 1); }
   Bytes bytes(int64_t size) {
     Bytes result(static_cast<size_t>(size));
     for (std::byte& byte : result) byte = static_cast<std::byte>(random_.below(256));
