@@ -26,17 +26,6 @@ struct Stream {
   const std::byte* rows;
   const RowGeometry* geometry;
 
-  // Copies a row that is one run, as it is in most layouts.
-  template <bool kStreaming>
-  void copy_run(size_t row, int64_t offset) const {
-    const auto num_bytes = static_cast<size_t>(geometry->run_bytes);
-    if constexpr (kStreaming) {
-      stream_bytes(layer + offset, rows + row * num_bytes, num_bytes);
-    } else {
-      std::memcpy(layer + offset, rows + row * num_bytes, num_bytes);
-    }
-  }
-
   // Copies a row of any kind.
   void copy(size_t row, int64_t offset) const {
     std::byte* target = layer + offset;
@@ -63,6 +52,32 @@ struct Stream {
   }
 };
 
+// A stream whose rows are one run each, in slots back to back, as in most layouts. By value: what a
+// copy writes could be anything, so a compiler would read numbers behind a pointer anew for each
+// row.
+struct PlainStream {
+  explicit PlainStream(const Stream& stream)
+      : layer(stream.layer),
+        rows(stream.rows),
+        stride(stream.geometry->token_stride),
+        num_bytes(static_cast<size_t>(stream.geometry->run_bytes)) {}
+
+  template <bool kStreaming>
+  void copy(size_t row, int64_t slot) const {
+    std::byte* const target = layer + slot * stride;
+    if constexpr (kStreaming) {
+      stream_bytes(target, rows + row * num_bytes, num_bytes);
+    } else {
+      std::memcpy(target, rows + row * num_bytes, num_bytes);
+    }
+  }
+
+  std::byte* layer;
+  const std::byte* rows;
+  int64_t stride;
+  size_t num_bytes;
+};
+
 // One layer of the pools, and what is written there.
 struct LayerWrite {
   std::span<const Stream> streams;
@@ -75,13 +90,15 @@ struct LayerWrite {
   // Calls `copy(row, slot)`, in order, for the rows of the pages that are congruent to `part`
   // modulo `num_parts`; returns how many slots of the whole call are out of range.
   template <typename Copy>
-  int32_t for_rows(int64_t part, int64_t num_parts, const Copy& copy) const {
+  int32_t for_rows(int64_t part, int64_t num_parts, const Copy copy) const {
     int32_t num_dropped = 0;
-    for (size_t row = 0; row < slots.size(); ++row) {
-      const int32_t slot = slots[row];
-      if (!in_range(slot, num_slots)) {
+    const std::span<const int32_t> ids = slots;
+    const int64_t end = num_slots, tokens = page_size;
+    for (size_t row = 0; row < ids.size(); ++row) {
+      const int32_t slot = ids[row];
+      if (!in_range(slot, end)) {
         num_dropped += slot != kPadding;
-      } else if (num_parts == 1 || slot / page_size % num_parts == part) {
+      } else if (num_parts == 1 || slot / tokens % num_parts == part) {
         copy(row, slot);
       }
     }
@@ -91,11 +108,12 @@ struct LayerWrite {
   template <bool kStreaming>
   int32_t rows_of_part(int64_t part, int64_t num_parts) const {
     if (is_plain) {
-      const Stream &first = streams.front(), &last = streams.back();
-      const int32_t num_dropped = for_rows(part, num_parts, [&](size_t row, int64_t slot) {
-        first.copy_run<kStreaming>(row, slot * first.geometry->token_stride);
-        last.copy_run<kStreaming>(row, slot * last.geometry->token_stride);
-      });
+      const PlainStream first(streams.front()), last(streams.back());
+      const int32_t num_dropped =
+          for_rows(part, num_parts, [first, last](size_t row, int64_t slot) {
+            first.copy<kStreaming>(row, slot);
+            last.copy<kStreaming>(row, slot);
+          });
       if constexpr (kStreaming) end_streaming();
       return num_dropped;
     }
