@@ -1,7 +1,7 @@
 """paged_attention against XLA, PyTorch, and the bandwidth of the memory.
 
 A decode reads each key and value once, so at best it takes as long as reading these bytes: that is
-"read", one thread that adds them up (benchmarks/cpp/read_bytes.cc, compiled at the start). XLA gathers
+"read", one thread that adds up the pools (benchmarks/cpp/read_bytes.cc, compiled at the start). XLA gathers
 the pages and multiplies. PyTorch's `scaled_dot_product_attention` gets K and V back to back, where no
 page is to be looked up; it runs if torch can be imported.
 
@@ -119,9 +119,11 @@ class Bench:
         self.rivals: dict[str, Callable[[], Any]] = {
             "pagedkv": lambda: jax.block_until_ready(ours(self.query, self.pools, batch))
         }
-        memory = np.zeros(self.bytes, np.uint8) + np.uint8(1)
-        self.memory = memory
-        self.rivals["read"] = lambda: reader(memory.ctypes.data, memory.nbytes)
+        # The pools' own bytes: others could lie in larger pages of virtual memory.
+        arrays = jax.block_until_ready(jax.tree.leaves(self.pools))
+        self.rivals["read"] = lambda: [
+            reader(array.unsafe_buffer_pointer(), array.nbytes) for array in arrays
+        ]
         if not is_coded and not is_latent:
             self._add_xla(batch)
             self._add_torch(numbers)
