@@ -140,6 +140,7 @@ bench: system-packages $(VENV)/installed $(EASYDEL)
 	$(BIN)/python benchmarks/python/bench_ops.py
 	$(BIN)/python benchmarks/python/bench_page_ops.py
 	$(BIN)/python benchmarks/python/bench_attention.py
+	$(BIN)/python benchmarks/python/bench_generate.py
 	$(BIN)/python benchmarks/python/bench_scheduler_calls.py $(EASYDEL)
 	$(BIN)/python benchmarks/python/bench_scheduler.py $(EASYDEL)
 
