@@ -11,7 +11,7 @@ namespace {
 // Rows of a block: enough that each key loaded is used often, and few enough to stay in the cache.
 constexpr int64_t kBlockRows = 48;
 // Pieces for each thread, if there can be: they are not of the same size.
-constexpr int64_t kPiecesPerThread = 4;
+constexpr int64_t kPiecesPerThread = 8;
 
 std::vector<QueryRun> cut_queries(const AttentionBatch& batch,
                                   std::span<const RequestDefect> defects, int64_t max_tokens) {
