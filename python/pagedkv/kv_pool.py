@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from pagedkv.ops import QuantizedPages, gather_pages, paged_attention, write_kv
 from pagedkv.ops._checks import bits
-from pagedkv.ops._quantized import Granularity
+from pagedkv.ops._quantized import Granularity, split
 
 _MAX_INT32 = 2**31 - 1
 
@@ -104,7 +104,7 @@ class KVPool:
     @property
     def shape(self) -> tuple[int, ...]:
         """``(layers, pages, page_size, kv_heads, head_dim)`` of the keys."""
-        return tuple(_codes(self.key_pages).shape)
+        return tuple(split(self.key_pages)[0].shape)
 
     @property
     def num_layers(self) -> int:
@@ -130,7 +130,7 @@ class KVPool:
 
     @property
     def dtype(self) -> Any:
-        return _codes(self.key_pages).dtype
+        return split(self.key_pages)[0].dtype
 
     @property
     def is_quantized(self) -> bool:
@@ -216,7 +216,7 @@ class KVPool:
         return attention.output, attention.num_dropped
 
     def __repr__(self) -> str:
-        shape = getattr(_codes(self.key_pages), "shape", None)
+        shape = getattr(split(self.key_pages)[0], "shape", None)
         if shape is None or len(shape) != 5:  # a pytree of something else than arrays
             return f"KVPool({self.key_pages!r}, {self.value_pages!r})"
         return (
@@ -224,10 +224,6 @@ class KVPool:
             f"{self.page_size} tokens, {self.num_kv_heads} kv heads x {self.head_dim}, "
             f"{self.dtype}, {self.nbytes / 2**20:.1f} MiB)"
         )
-
-
-def _codes(pool: Any) -> Any:
-    return pool.pages if isinstance(pool, QuantizedPages) else pool
 
 
 def _tokens(rows: jax.Array) -> jax.Array:
