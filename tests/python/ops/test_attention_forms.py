@@ -430,9 +430,11 @@ queries_and_context = st.tuples(st.integers(0, 12), st.integers(0, 60)).map(
     seed=st.integers(0, 99),
 )
 def test_any_batch_of_any_form_equals_the_loop(
-    form, requests, mask, has_sinks, absent, isa, **sizes
+    form, requests, mask, has_sinks, absent, isa, page_size, **sizes
 ):
-    case = Case(*form, requests=tuple(requests), **sizes)
+    if form[0] is KVLayout.LATENT_PACKED:
+        page_size = max(page_size, 32 // bits(form[1]))  # whole words
+    case = Case(*form, requests=tuple(requests), page_size=page_size, **sizes)
     for request, i in absent:
         if request < len(requests) and i < case.page_table.shape[1]:
             case.page_table[request, i] = -1
