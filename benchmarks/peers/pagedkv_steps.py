@@ -1,7 +1,5 @@
 """pagedkv's step calls, as the peer benchmark drives every library: see run.py."""
 
-from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -9,23 +7,10 @@ from adapters.base import BaseAdapter, PoolConfig
 from pagedkv import CacheGroupSpec, CacheManager, FullAttentionSpec, Request, SlidingWindowSpec
 
 
-@dataclass(slots=True, eq=False)
-class Served:
-    """A request of the benchmark."""
+class Served(int):
+    """The handle of a request of the benchmark, with what the harness wants kept beside it."""
 
-    handle: int
-    num_cached: int = 0
-
-
-HANDLE = attrgetter("handle")
-
-
-def int32(values: Any) -> np.ndarray:
-    return np.fromiter(values, np.int32, len(values))
-
-
-def handles_of(requests: Any) -> np.ndarray:
-    return np.fromiter(map(HANDLE, requests), np.int64, len(requests))
+    num_cached = 0
 
 
 class Adapter(BaseAdapter):
@@ -33,7 +18,7 @@ class Adapter(BaseAdapter):
 
     name = "pagedkv"
     version = "0.1.0"
-    hash_names = ("sha256_cbor", "sha256", "xxh3_128_cbor", "xxh3_128", "pagedkv")
+    hash_names = ("sha256_cbor", "sha256", "xxh3_128_cbor", "xxh3_128", "pagedkv", "pagedkv_xxh3")
 
     def __init__(self, cfg: PoolConfig) -> None:
         super().__init__(cfg)
@@ -51,17 +36,15 @@ class Adapter(BaseAdapter):
         self.groups = range(len(groups))
 
     def new_request(self, rid: str, tokens: list[int]) -> Served:
-        return Served(int(self.manager.add_requests([Request(rid, tokens)])[0]))
+        return Served(self.manager.add_requests([Request(rid, tokens)])[0])
 
     def lookup(self, req: Served) -> int:
-        req.num_cached = int(self.manager.match_requests(handles_of([req]))[0])
+        req.num_cached = int(self.manager.match_requests([req])[0])
         return req.num_cached
 
     def allocate(self, req: Served, n_new: int) -> Any:
         grant = self.manager.allocate_step(
-            handles_of([req]),
-            int32([n_new]),
-            num_cached_tokens=int32([req.num_cached]) if req.num_cached else None,
+            [req], [n_new], num_cached_tokens=[req.num_cached] if req.num_cached else None
         )
         if grant.num_requests == 0:
             return None
@@ -75,24 +58,23 @@ class Adapter(BaseAdapter):
         return self.page_ids(handle)
 
     def decode_batch(self, reqs: list[Served]) -> Any:
-        handles = handles_of(reqs)
         ones = np.ones(len(reqs), np.int32)
-        grant = self.manager.allocate_step(handles, ones)
+        grant = self.manager.allocate_step(reqs, ones)
         if grant.num_requests < len(reqs):
             return None
-        slots = [self.manager.slot_mapping(handles, ones, group) for group in self.groups]
+        slots = [self.manager.slot_mapping(reqs, ones, group) for group in self.groups]
         return grant, slots
 
     def commit_batch(self, work: list[tuple[Served, int]]) -> None:
         requests, counts = zip(*work, strict=True)
-        self.manager.commit_step(handles_of(requests), int32(counts))
+        self.manager.commit_step(requests, counts)
 
     def append_batch(self, pairs: list[tuple[Served, int]]) -> None:
         requests, tokens = zip(*pairs, strict=True)
-        self.manager.append_tokens(handles_of(requests), int32(tokens))
+        self.manager.append_tokens(requests, tokens)
 
     def free_batch(self, reqs: list[Served]) -> None:
-        self.manager.remove_requests(handles_of(reqs))
+        self.manager.remove_requests(reqs)
 
     def num_free(self) -> int:
         return self.manager.num_free_pages

@@ -116,7 +116,7 @@ constexpr const char* kPageHasherDoc = R"(How a cache names the content of its p
 All who share a cache must agree on it. Algorithms: ``sha256_cbor``, bit-identical to vLLM's;
 ``sha256``, vLLM's too, only without extra keys; ``xxh3_128_cbor`` and ``xxh3_128``, vLLM's
 ``xxhash_cbor`` and ``xxhash``, faster, for tenants who trust each other; ``pagedkv``, our own, the
-fastest of the strong ones.
+fastest of the strong ones; ``pagedkv_xxh3``, the fastest, for tenants who trust each other.
 )";
 
 constexpr const char* kPageHashesDoc =

@@ -108,7 +108,7 @@ Int32Array match_requests(OwningManager& manager, const HandleArray& handles,
                           nb::handle dp_shards) {
   constexpr auto kOperation = "CacheManager.match_requests";
   const ShardInput shards(dp_shards, kOperation);
-  Int32Array counts = new_int32_array({handles.shape(0)});
+  Int32Array counts = new_int32_array({handles.size()});
   match_all(manager, handles, kOperation, [&](CacheManager& core, auto requests) {
     match_step(core, requests, shards, span_of(counts));
   });
@@ -117,7 +117,7 @@ Int32Array match_requests(OwningManager& manager, const HandleArray& handles,
 
 Int32Array match_shards(OwningManager& manager, const HandleArray& handles) {
   const auto num_shards = static_cast<std::size_t>(manager.core().pool().shards().size());
-  Int32Array counts = new_int32_array({handles.shape(0), num_shards});
+  Int32Array counts = new_int32_array({handles.size(), num_shards});
   match_all(manager, handles, "CacheManager.match_shards", [&](CacheManager& core, auto requests) {
     match_step_in_shards(core, requests, span_of(counts));
   });
@@ -235,7 +235,7 @@ As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``
 Prompts are hashed two at a time. Long ones are hashed and looked up without Python's lock.
 
 Args:
-  handles: int64 ``[n]``, from ``add_requests``.
+  handles: int64 ``[n]``, or a list, from ``add_requests``.
   dp_shards: int32 ``[n]``: the data-parallel shard in which each is looked for, -1 for anywhere.
 
 Raises:
@@ -285,7 +285,7 @@ As ``allocate`` for each in turn, up to the first that does not fit.
 A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
 
 Args:
-  handles: int64 ``[n]``, from ``add_requests``.
+  handles: int64 ``[n]``, or a list, from ``add_requests``.
   num_new_tokens: int32 ``[n]``, each at least 1.
   num_cached_tokens: int32 ``[n]``; 0 for each if None.
   num_lookahead_tokens: Draft tokens of each.
@@ -304,7 +304,7 @@ Raises:
 As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
 
 Args:
-  handles: int64 ``[n]``, from ``add_requests``.
+  handles: int64 ``[n]``, or a list, from ``add_requests``.
   num_new_tokens: int32 ``[n]``, each >= 0.
 
 Returns:

@@ -64,7 +64,7 @@ void bind_step_tables(nb::class_<OwningManager>& manager) {
 The next ``num_tokens[i]`` tokens of each request after its computed ones, back to back.
 
 Args:
-  handles: int64 ``[n]``, from ``add_requests``.
+  handles: int64 ``[n]``, or a list, from ``add_requests``.
   num_tokens: int32 ``[n]``, each >= 0.
 
 Returns:

@@ -1200,7 +1200,7 @@ class PageHasher:
     All who share a cache must agree on it. Algorithms: ``sha256_cbor``, bit-identical to vLLM's;
     ``sha256``, vLLM's too, only without extra keys; ``xxh3_128_cbor`` and ``xxh3_128``, vLLM's
     ``xxhash_cbor`` and ``xxhash``, faster, for tenants who trust each other; ``pagedkv``, our own, the
-    fastest of the strong ones.
+    fastest of the strong ones; ``pagedkv_xxh3``, the fastest, for tenants who trust each other.
     """
 
     def __init__(self, algorithm: str = 'sha256_cbor', seed: str | None = None) -> None:
@@ -1328,7 +1328,7 @@ class CacheManager:
           ValueError: If one has a handle already. Then none has got one.
         """
 
-    def remove_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+    def remove_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int]) -> None:
         """
         Takes the pages of requests back, and forgets them. Their handles are refused from now on.
 
@@ -1337,14 +1337,14 @@ class CacheManager:
             manager. Then nothing is done.
         """
 
-    def match_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], *, dp_shards: object | None = None) -> NDArray[numpy.int32]:
+    def match_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], *, dp_shards: object | None = None) -> NDArray[numpy.int32]:
         """
         As ``match`` for each: how many tokens of its prefix are cached. int32, shape ``[len(handles)]``.
 
         Prompts are hashed two at a time. Long ones are hashed and looked up without Python's lock.
 
         Args:
-          handles: int64 ``[n]``, from ``add_requests``.
+          handles: int64 ``[n]``, or a list, from ``add_requests``.
           dp_shards: int32 ``[n]``: the data-parallel shard in which each is looked for, -1 for anywhere.
 
         Raises:
@@ -1353,7 +1353,7 @@ class CacheManager:
           IndexError: If a shard is none.
         """
 
-    def match_shards(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> NDArray[numpy.int32]:
+    def match_shards(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int]) -> NDArray[numpy.int32]:
         """
         How many tokens of each request's prefix are cached in each data-parallel shard.
 
@@ -1381,14 +1381,14 @@ class CacheManager:
           ValueError: If a number is out of range.
         """
 
-    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0, dp_shards: object | None = None, watermark_pages: int = 0, full_sequence_must_fit: bool = False) -> StepGrant:
+    def allocate_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], num_new_tokens: object, *, num_cached_tokens: object | None = None, num_lookahead_tokens: int = 0, dp_shards: object | None = None, watermark_pages: int = 0, full_sequence_must_fit: bool = False) -> StepGrant:
         """
         As ``allocate`` for each in turn, up to the first that does not fit.
 
         A request whose cached prefix is gone, because one before it has taken the pages, does not fit.
 
         Args:
-          handles: int64 ``[n]``, from ``add_requests``.
+          handles: int64 ``[n]``, or a list, from ``add_requests``.
           num_new_tokens: int32 ``[n]``, each at least 1.
           num_cached_tokens: int32 ``[n]``; 0 for each if None.
           num_lookahead_tokens: Draft tokens of each.
@@ -1404,12 +1404,12 @@ class CacheManager:
             there twice. Then nothing is done.
         """
 
-    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_new_tokens: object) -> NDArray[numpy.int32] | None:
+    def commit_step(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], num_new_tokens: object) -> NDArray[numpy.int32] | None:
         """
         As ``commit`` for each, of ``num_new_tokens[i]`` tokens after those computed already.
 
         Args:
-          handles: int64 ``[n]``, from ``add_requests``.
+          handles: int64 ``[n]``, or a list, from ``add_requests``.
           num_new_tokens: int32 ``[n]``, each >= 0.
 
         Returns:
@@ -1421,7 +1421,7 @@ class CacheManager:
             there twice. Then nothing is done.
         """
 
-    def append_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], tokens: object) -> None:
+    def append_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], tokens: object) -> None:
         """
         Appends ``tokens[i]``, int32 ``[n]``, to each request.
 
@@ -1429,7 +1429,7 @@ class CacheManager:
           ValueError: If there is not one token a request; if a handle is of no request, or there twice.
         """
 
-    def truncate_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object) -> None:
+    def truncate_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], num_tokens: object) -> None:
         """
         As ``Request.truncate`` for each, to ``num_tokens[i]`` tokens, int32 ``[n]``: takes off draft tokens
         that were rejected.
@@ -1439,7 +1439,7 @@ class CacheManager:
             there twice. Then nothing is done.
         """
 
-    def free_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+    def free_requests(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int]) -> None:
         """
         As ``free`` for each in turn that holds pages. They keep their handles.
 
@@ -1448,12 +1448,12 @@ class CacheManager:
             manager. Then nothing is done.
         """
 
-    def next_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object) -> NDArray[numpy.int32]:
+    def next_tokens(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], num_tokens: object) -> NDArray[numpy.int32]:
         """
         The next ``num_tokens[i]`` tokens of each request after its computed ones, back to back.
 
         Args:
-          handles: int64 ``[n]``, from ``add_requests``.
+          handles: int64 ``[n]``, or a list, from ``add_requests``.
           num_tokens: int32 ``[n]``, each >= 0.
 
         Returns:
@@ -1465,7 +1465,7 @@ class CacheManager:
         """
 
     @overload
-    def slot_mapping(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], num_tokens: object, group: int = 0) -> NDArray[numpy.int32]:
+    def slot_mapping(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], num_tokens: object, group: int = 0) -> NDArray[numpy.int32]:
         """As with a list of requests, of requests with handles: int64 ``[n]``."""
 
     @overload
@@ -1489,7 +1489,7 @@ class CacheManager:
         """
 
     @overload
-    def page_table(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
+    def page_table(self, handles: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], width: int | None = None, group: int = 0) -> NDArray[numpy.int32]:
         """As with a list of requests, of requests with handles: int64 ``[n]``."""
 
     @overload
@@ -1546,7 +1546,7 @@ class CacheManager:
             [[1, 2, 3], [1, 2, 4]]
         """
 
-    def fork_requests(self, parents: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], children: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> StepFork:
+    def fork_requests(self, parents: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int], children: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | Sequence[int]) -> StepFork:
         """
         As ``fork`` of ``children[i]`` from ``parents[i]``, in turn, up to the first that does not fit.
 

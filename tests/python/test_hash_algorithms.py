@@ -74,6 +74,7 @@ REFERENCES = {
     "xxh3_128_cbor": Reference(xxhash.xxh3_128_digest, to_cbor, to_cbor),
     "xxh3_128": Reference(xxhash.xxh3_128_digest, to_pickle, to_pickle),
     "pagedkv": Reference(sha256, own_page, own_root),
+    "pagedkv_xxh3": Reference(xxhash.xxh3_128_digest, own_page, own_root),
 }
 ALGORITHMS = pytest.mark.parametrize("algorithm", REFERENCES)
 
@@ -116,7 +117,7 @@ def test_hashes_pages_of_any_size(algorithm, size):
     assert hash_page(parent, np.array(tokens, np.int32), algorithm=algorithm) == expected
 
 
-@pytest.mark.parametrize("algorithm", ["sha256_cbor", "xxh3_128_cbor", "pagedkv"])
+@pytest.mark.parametrize("algorithm", ["sha256_cbor", "xxh3_128_cbor", "pagedkv", "pagedkv_xxh3"])
 @given(tokens=TOKENS, keys=st.tuples(st.text(), INT32, st.binary()))
 def test_hash_page_takes_extra_keys(algorithm, tokens, keys):
     parent = none_hash(algorithm=algorithm)

@@ -287,6 +287,35 @@ def state(manager, handles):
     return manager.page_table(handles).tolist(), manager.num_free_pages, manager.num_cached_pages
 
 
+class Handle(int):
+    """What a scheduler may keep in place of the number."""
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_handles_come_as_lists_too(call, kind):
+    answers = []
+    for is_list in (False, True):
+        manager = CacheManager(12, [FULL], max_model_len=64)
+        handles = started(manager)
+        given = kind(map(Handle, handles)) if is_list else handles
+        answer = call(manager, given, int32(2, 2))
+        answer = answer.num_requests if hasattr(answer, "num_requests") else answer
+        answers.append((np.asarray(answer, object).tolist(), manager.num_free_pages))
+        manager.check_invariants()
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("bad", ["0", 1.0, None, 2**64], ids=repr)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_lists_of_other_things_are_refused(manager, call, bad):
+    handles = started(manager)
+    before = state(manager, handles)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        call(manager, [handles[0], bad], int32(1, 1))
+    assert state(manager, handles) == before
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_handles_of_nobody_are_refused(manager, call):
     handles = started(manager)

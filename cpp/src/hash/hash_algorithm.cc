@@ -13,12 +13,12 @@ namespace {
 // In the order of the enumeration.
 constexpr std::array kFunctions = {
     &kSha256CborFunctions, &kSha256Functions,  &kXxh3CborFunctions,
-    &kXxh3Functions,       &kPagedkvFunctions,
+    &kXxh3Functions,       &kPagedkvFunctions, &kPagedkvXxh3Functions,
 };
 
 constexpr std::array kAlgorithms = {
     HashAlgorithm::kSha256Cbor, HashAlgorithm::kSha256,  HashAlgorithm::kXxh3Cbor,
-    HashAlgorithm::kXxh3,       HashAlgorithm::kPagedkv,
+    HashAlgorithm::kXxh3,       HashAlgorithm::kPagedkv, HashAlgorithm::kPagedkvXxh3,
 };
 static_assert(kAlgorithms.size() == kFunctions.size());
 

@@ -30,6 +30,7 @@ extern const HashFunctions kSha256Functions;
 extern const HashFunctions kXxh3CborFunctions;
 extern const HashFunctions kXxh3Functions;
 extern const HashFunctions kPagedkvFunctions;
+extern const HashFunctions kPagedkvXxh3Functions;
 
 const HashFunctions& functions_of(HashAlgorithm algorithm);
 

@@ -1,75 +1,24 @@
 #include <array>
-#include <bit>
 #include <cstring>
 
 #include "hash_functions.h"
+#include "own_message.h"
 #include "pagedkv/hash/big_endian.h"
 #include "pagedkv/hash/little_endian.h"
 #include "pagedkv/hash/sha256.h"
 #include "sha256_compress.h"
-#include "with_buffer.h"
 
 // The format is defined with `HashAlgorithm::kPagedkv`.
 namespace pagedkv {
 namespace {
 
-constexpr std::string_view kVersion = "pagedkv page hash 1";
-constexpr std::uint32_t kRootMark = 0xFFFFFFFF;
-constexpr std::size_t kTrailerBytes = 2 * sizeof(std::uint32_t);
-constexpr bool kTokensLieReady = std::endian::native == std::endian::little;
+PageHash sha256_page_hash(std::span<const std::byte> message) { return {sha256(message)}; }
 
-class Message {
- public:
-  explicit Message(std::span<std::byte> buffer) : begin_(buffer.data()), next_(begin_) {}
-
-  void put(std::span<const std::byte> bytes) {
-    if (!bytes.empty()) std::memcpy(next_, bytes.data(), bytes.size());
-    next_ += bytes.size();
-  }
-
-  void put(std::uint32_t value) {
-    store_little_endian(next_, value);
-    next_ += sizeof value;
-  }
-
-  void put(std::span<const TokenId> tokens) {
-    if constexpr (kTokensLieReady) {
-      put(std::as_bytes(tokens));
-    } else {
-      for (const TokenId token : tokens) put(static_cast<std::uint32_t>(token));
-    }
-  }
-
-  PageHash hash() const { return {sha256({begin_, next_})}; }
-
- private:
-  std::byte* begin_;
-  std::byte* next_;
-};
-
-PageHash none_hash(std::string_view seed) {
-  return with_buffer(kVersion.size() + seed.size() + kTrailerBytes, [&](auto buffer) {
-    Message message(buffer);
-    message.put(std::as_bytes(std::span(kVersion)));
-    message.put(std::as_bytes(std::span(seed)));
-    message.put(kRootMark);
-    message.put(static_cast<std::uint32_t>(seed.size()));
-    return message.hash();
-  });
-}
+PageHash none_hash(std::string_view seed) { return hash_own_root(seed, sha256_page_hash); }
 
 PageHash hash_page(const PageHash& parent, std::span<const TokenId> tokens,
                    std::span<const std::byte> extra) {
-  const std::size_t size = tokens.size_bytes() + extra.size() + sizeof parent + kTrailerBytes;
-  return with_buffer(size, [&](auto buffer) {
-    Message message(buffer);
-    message.put(tokens);
-    message.put(extra);
-    message.put(parent.bytes);
-    message.put(static_cast<std::uint32_t>(tokens.size()));
-    message.put(static_cast<std::uint32_t>(extra.size()));
-    return message.hash();
-  });
+  return hash_own_page(parent.bytes, tokens, extra, sha256_page_hash);
 }
 
 // The block behind the tokens, in a run of pages whose tokens fill whole blocks.

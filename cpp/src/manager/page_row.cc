@@ -111,21 +111,23 @@ std::int32_t PageRow::cache(PagePool& pool, const GroupPolicy& policy, const Gro
                             std::int32_t num_tokens, std::int64_t step_end, bool deduplicate) {
   const std::int32_t num_full = std::min(num_tokens / policy.page_size(), size());
   constexpr std::int32_t kNumPrefetched = 32;
+  const GroupId group = policy.group();
   std::int32_t num_replaced = 0;
-  std::int32_t num_prefetched = num_cached_ + 1;  // a single page would wait all the same
-  for (; num_cached_ < num_full; ++num_cached_) {
-    for (const auto end = std::min(num_full, num_cached_ + kNumPrefetched); num_prefetched < end;
-         ++num_prefetched) {
-      pool.prefetch(hashes[num_prefetched], policy.group());
-    }
-    PageId& page = pages_[index(num_cached_)];
-    if (page == kNullPage || !policy.is_complete(num_cached_, step_end)) continue;
+  const std::int32_t begin = std::exchange(num_cached_, std::max(num_cached_, num_full));
+  // A single page would wait all the same.
+  for (std::int32_t i = begin + 1; i < std::min(num_full, begin + kNumPrefetched); ++i) {
+    pool.prefetch(hashes[i], group);
+  }
+  for (std::int32_t i = begin; i < num_full; ++i) {
+    if (i + kNumPrefetched < num_full) pool.prefetch(hashes[i + kNumPrefetched], group);
+    PageId& page = pages_[index(i)];
+    if (page == kNullPage || !policy.is_complete(i, step_end)) continue;
     if (pool.is_cached(page)) continue;  // by a request that it was forked from, or forked to
-    const PageHash& hash = hashes[num_cached_];
+    const PageHash& hash = hashes[i];
     const PageId same =
-        deduplicate ? pool.find(hash, policy.group(), pool.shards().shard_of(page)) : kNoPage;
+        deduplicate ? pool.find(hash, group, pool.shards().shard_of(page)) : kNoPage;
     if (same == kNoPage) {
-      pool.cache(page, hash, policy.group());
+      pool.cache(page, hash, group);
       continue;
     }
     pool.hold(std::span(&same, 1), pool.term(page));

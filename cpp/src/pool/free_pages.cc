@@ -36,22 +36,11 @@ FreeQueue& FreePages::coldest_queue() {
   return *coldest;
 }
 
-PageId FreePages::pop_front(ShardId shard) {
-  FreeQueue& queue =
-      shard == kAnyShard ? coldest_queue() : queues_[static_cast<std::size_t>(shard)];
-  const PageId page = queue.pop_front();
-  if (page != kNoPage) --size_;
-  return page;
-}
-
-void FreePages::push_back(PageId page) {
-  at(page).freed_at = clock_++;
-  ++size_;
-  if (lanes_) [[unlikely]] {
-    if (at(page).is_cached()) return lanes_->push(page);
-    lanes_->forget(page);
-  }
-  queue_of(page).push_back(page);
+// A page that comes back: to its lane, if it has content.
+bool FreePages::takes_lane(PageId page) {
+  const bool is_cached = at(page).is_cached();
+  is_cached ? lanes_->push(page) : lanes_->forget(page);
+  return is_cached;
 }
 
 void FreePages::push_front(PageId page) {
@@ -71,8 +60,7 @@ void FreePages::remove(PageId page) {
 }
 
 PageId FreePages::pop_for(ShardId shard, TermId term) {
-  FreeQueue& queue =
-      shard == kAnyShard ? coldest_queue() : queues_[static_cast<std::size_t>(shard)];
+  FreeQueue& queue = source(shard);
   const RetentionLanes::Choice choice = lanes_->choose(shard, term);
   PageId page = queue.front();
   if (page != kNoPage && lanes_->goes_after(choice, at(page).freed_at)) {

@@ -6,12 +6,6 @@
 
 namespace pagedkv {
 
-PageId FreeQueue::pop_front() {
-  const PageId page = front_;
-  if (page != kNoPage) remove(page);
-  return page;
-}
-
 void FreeQueue::add_unused(PageRange range) {
   assert(size_ == 0);
   if (range.begin >= range.end) return;
@@ -31,24 +25,13 @@ void FreeQueue::push_front(PageId page) {
   ++size_;
 }
 
-void FreeQueue::push_back(PageId page) {
-  assert(!contains(page));
-  set_prev(page, back_);
-  set_next(page, kNoPage);
-  back_ == kNoPage ? void(front_ = page) : set_next(back_, page);
-  back_ = page;
-  ++size_;
-}
-
 void FreeQueue::remove(PageId page) {
   assert(contains(page));
   const PageId before = prev(page);
   const PageId after = next(page);
   before == kNoPage ? void(front_ = after) : set_next(before, after);
   after == kNoPage ? void(back_ = before) : set_prev(after, before);
-  at(page).prev_step = Page::kUnlinked;
-  at(page).next_step = Page::kEnd;
-  --size_;
+  unlink(page);
 }
 
 void FreeQueue::check_invariants() const {

@@ -9,6 +9,7 @@ namespace pagedkv {
 namespace {
 
 constexpr std::size_t kNumPrefetched = 32;
+constexpr std::size_t kNumAhead = 16;
 
 std::size_t checked_num_pages(PageId num_pages) {
   if (num_pages < 1) {
@@ -27,19 +28,13 @@ PagePool::PagePool(PageId num_pages, FreeOrder free_order)
   free_pages_.add_unused({kNullPage + 1, num_pages});
 }
 
-void PagePool::check_page(const char* operation, PageId page) const {
-  if (page > kNullPage && page < num_pages()) return;
+void PagePool::refuse_page(const char* operation, PageId page) const {
   throw_index_error(operation, "page must be in [1, ", num_pages(), "), got ", page);
 }
 
 std::int32_t PagePool::ref_count(PageId page) const {
   if (page != kNullPage) check_page("PagePool.ref_count", page);
   return at(page).ref_count;
-}
-
-bool PagePool::is_cached(PageId page) const {
-  if (page != kNullPage) check_page("PagePool.is_cached", page);
-  return at(page).is_cached();
 }
 
 const PageHash& PagePool::digest(PageId page) const {
@@ -82,17 +77,17 @@ bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
     return allocate(out, PageClaim{.shard = shard});
   check_shard("PagePool.allocate", shard);
   if (out.size() > static_cast<std::size_t>(free_pages_.size(shard))) return false;
-  // In two rounds, so that the table's entries come from memory side by side.
-  while (!out.empty()) {
-    const auto some = out.first(std::min(out.size(), kNumPrefetched));
-    for (PageId& page : some) {
-      page = free_pages_.pop_front(shard);
-      const Page& record = at(page);
-      if (record.is_cached()) index_.prefetch(record.hash, record.group());
-    }
-    for (const PageId page : some) hand_out(page);
-    out = out.subspan(some.size());
+  // A page is handed out some pages after it was taken, and what its eviction needs has come from
+  // memory by then.
+  const std::size_t num_pages = out.size();
+  std::size_t num_done = 0;
+  for (std::size_t i = 0; i < num_pages; ++i) {
+    const PageId page = out[i] = free_pages_.pop_front(shard);
+    const Page& record = at(page);
+    if (record.is_cached()) index_.prefetch(record.hash, record.group());
+    if (i - num_done == kNumAhead) hand_out(out[num_done++]);
   }
+  while (num_done < num_pages) hand_out(out[num_done++]);
   note_peak();
   return true;
 }
@@ -108,15 +103,16 @@ void PagePool::hold(std::span<const PageId> pages) {
 }
 
 void PagePool::free(std::span<const PageId> pages) {
-  for (PageId page : pages) check_page("PagePool.free", page);
-  // Counts first and links second: a page that is given more often than it is held is noticed
-  // while everything can still be undone.
+  // Counts first and links second: a page that is not there, or given more often than it is held,
+  // is noticed while everything can still be undone.
   for (std::size_t i = 0; i < pages.size(); ++i) {
-    if (i + kNumPrefetched < pages.size()) __builtin_prefetch(&at(pages[i + kNumPrefetched]));
-    if (at(pages[i]).ref_count-- > 0) continue;
-    for (std::size_t done = 0; done <= i; ++done) ++at(pages[done]).ref_count;
-    throw_value_error("PagePool.free", "page ", pages[i], " is not allocated",
-                      at(pages[i]).ref_count > 0 ? " that many times" : "");
+    if (i + kNumPrefetched < pages.size()) prefetch_page(pages[i + kNumPrefetched]);
+    if (is_page(pages[i]) && at(pages[i]).ref_count > 0) [[likely]] {
+      --at(pages[i]).ref_count;
+      continue;
+    }
+    for (const PageId page : pages.first(i)) ++at(page).ref_count;
+    refuse_free(pages[i]);
   }
   const auto is_to_go = [this](PageId page) {
     return at(page).ref_count == 0 && !free_pages_.contains(page);
@@ -135,17 +131,19 @@ void PagePool::free(std::span<const PageId> pages) {
   }
 }
 
-void PagePool::cache(PageId page, const PageHash& hash, GroupId group) {
-  check_page("PagePool.cache", page);
-  if (at(page).ref_count == 0) {
-    throw_value_error("PagePool.cache", "page ", page, " is not allocated");
-  }
-  if (at(page).is_cached()) {
-    throw_value_error("PagePool.cache", "page ", page, " is cached already");
-  }
-  if (group < 0) throw_value_error("PagePool.cache", "group must be >= 0, got ", group);
-  index_.insert(page, hash, group);
-  ++counts_.num_cached;
+void PagePool::refuse_free(PageId page) const {
+  constexpr auto kOperation = "PagePool.free";
+  check_page(kOperation, page);
+  throw_value_error(kOperation, "page ", page, " is not allocated",
+                    at(page).ref_count > 0 ? " that many times" : "");
+}
+
+void PagePool::refuse_cache(PageId page, GroupId group) const {
+  constexpr auto kOperation = "PagePool.cache";
+  check_page(kOperation, page);
+  if (at(page).ref_count == 0) throw_value_error(kOperation, "page ", page, " is not allocated");
+  if (at(page).is_cached()) throw_value_error(kOperation, "page ", page, " is cached already");
+  throw_value_error(kOperation, "group must be >= 0, got ", group);
 }
 
 bool PagePool::reset_prefix_cache() {

@@ -21,40 +21,20 @@ PageId PrefixIndex::find(const PageHash& hash, GroupId group, PageRange range) c
   return kNoPage;
 }
 
-void PrefixIndex::insert(PageId page, const PageHash& hash, GroupId group) {
-  assert(page != kNullPage && group >= 0 && !at(page).is_cached());
-  const PageId oldest = find(hash, group);
-  at(page).hash = hash;
-  at(page).set_group(group);
-  if (oldest == kNoPage) {
-    table_.insert(key_of(hash, group), page);
-    at(page).duplicate_prev = at(page).duplicate_next = page;
-    ++num_keys_;
-  } else {
-    const PageId youngest = at(oldest).duplicate_prev;
-    at(page).duplicate_prev = youngest;
-    at(page).duplicate_next = oldest;
-    at(youngest).duplicate_next = page;
-    at(oldest).duplicate_prev = page;
-  }
-  ++num_pages_;
+void PrefixIndex::join_ring(PageId page, PageId oldest) {
+  const PageId youngest = at(oldest).duplicate_prev;
+  at(page).duplicate_prev = youngest;
+  at(page).duplicate_next = oldest;
+  at(youngest).duplicate_next = page;
+  at(oldest).duplicate_prev = page;
 }
 
-void PrefixIndex::remove(PageId page) {
-  Page& record = at(page);
-  assert(record.is_cached());
-  const std::uint64_t key = key_of(record.hash, record.group());
-  if (record.duplicate_next == page) {
-    table_.erase(key, page);
-    --num_keys_;
-  } else {
-    table_.replace(key, page, record.duplicate_next);  // if it is the oldest
-    at(record.duplicate_prev).duplicate_next = record.duplicate_next;
-    at(record.duplicate_next).duplicate_prev = record.duplicate_prev;
-  }
-  record.set_group(kNoGroup);
-  record.duplicate_prev = record.duplicate_next = kNullPage;
-  --num_pages_;
+void PrefixIndex::leave_ring(PageId page) {
+  const Page& record = at(page);
+  // If it is the oldest.
+  table_.replace(key_of(record.hash, record.group()), page, record.duplicate_next);
+  at(record.duplicate_prev).duplicate_next = record.duplicate_next;
+  at(record.duplicate_next).duplicate_prev = record.duplicate_prev;
 }
 
 void PrefixIndex::clear() {

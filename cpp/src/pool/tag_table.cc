@@ -14,8 +14,7 @@ void TagTable::insert(std::uint64_t key, PageId page) {
     ++buckets_[i].num_passed;
     i = next(i);
   }
-  buckets_[i].tags[first_of(unused)] = tag_of(key);
-  buckets_[i].pages[first_of(unused)] = page;
+  buckets_[i].put(first_of(unused), tag_of(key), page);
 }
 
 bool TagTable::find_place(std::uint64_t key, PageId page, Place& place) const {
@@ -32,7 +31,8 @@ bool TagTable::find_place(std::uint64_t key, PageId page, Place& place) const {
   return false;
 }
 
-void TagTable::erase(std::uint64_t key, PageId page) {
+// Of a page that found its home full.
+void TagTable::erase_overflown(std::uint64_t key, PageId page) {
   Place place{};
   const bool is_there = find_place(key, page, place);
   assert(is_there);

@@ -50,10 +50,20 @@ class FreePages {
 
   /// Takes the coldest page of `shard`, or of all for `kAnyShard`; `kNoPage` if there is none.
   /// Requires `lanes() == nullptr`.
-  PageId pop_front(ShardId shard = kAnyShard);
+  PageId pop_front(ShardId shard = kAnyShard) {
+    const PageId page = source(shard).pop_front();
+    if (page != kNoPage) --size_;
+    return page;
+  }
 
   /// Adds `page` as the warmest. Requires `!contains(page)`.
-  void push_back(PageId page);
+  void push_back(PageId page) {
+    at(page).freed_at = clock_++;
+    ++size_;
+    if (lanes_ != nullptr && takes_lane(page)) [[unlikely]]
+      return;
+    queue_of(page).push_back(page);
+  }
 
   /// Adds `page`, which has no content, as the coldest: if all pages without content come so, they
   /// are colder than all with content. Requires `!contains(page)`.
@@ -99,7 +109,14 @@ class FreePages {
   FreeQueue& queue_of(PageId page) {
     return queues_[static_cast<std::size_t>(shards_.shard_of(page))];
   }
+  // Where the coldest page of `shard`, or of all, is.
+  FreeQueue& source(ShardId shard) {
+    if (shards_.size() == 1) [[likely]]
+      return queues_.front();
+    return shard == kAnyShard ? coldest_queue() : queues_[static_cast<std::size_t>(shard)];
+  }
   FreeQueue& coldest_queue();
+  bool takes_lane(PageId page);
   std::vector<PageId> queued() const;
 
   std::span<Page> pages_;

@@ -40,13 +40,26 @@ class FreeQueue {
   void add_unused(PageRange range);
 
   /// Unlinks and returns the coldest page, or `kNoPage` if none is free.
-  PageId pop_front();
+  PageId pop_front() {
+    const PageId page = front_;
+    if (page == kNoPage) return kNoPage;
+    front_ = next(page);
+    front_ == kNoPage ? void(back_ = kNoPage) : set_prev(front_, kNoPage);
+    unlink(page);
+    return page;
+  }
 
   /// Links `page` as the coldest. Requires `!contains(page)`.
   void push_front(PageId page);
 
   /// Links `page` as the warmest. Requires `!contains(page)`.
-  void push_back(PageId page);
+  void push_back(PageId page) {
+    set_prev(page, back_);
+    set_next(page, kNoPage);
+    back_ == kNoPage ? void(front_ = page) : set_next(back_, page);
+    back_ = page;
+    ++size_;
+  }
 
   /// Unlinks `page` from wherever it is. Requires `contains(page)`.
   void remove(PageId page);
@@ -67,6 +80,11 @@ class FreeQueue {
   }
   void set_prev(PageId page, PageId prev) {
     at(page).prev_step = prev == kNoPage ? Page::kEnd : prev - (page - 1);
+  }
+  void unlink(PageId page) {
+    at(page).prev_step = Page::kUnlinked;
+    at(page).next_step = Page::kEnd;
+    --size_;
   }
 
   std::span<Page> pages_;

@@ -99,7 +99,10 @@ class PagePool {
   std::int32_t ref_count(PageId page) const;
 
   /// True iff the content of `page` can be found. Throws `std::out_of_range` for a foreign page.
-  bool is_cached(PageId page) const;
+  bool is_cached(PageId page) const {
+    if (page != kNullPage) check_page("PagePool.is_cached", page);
+    return at(page).is_cached();
+  }
 
   /// The digest of the content of a cached page. Throws `std::out_of_range` for a foreign page,
   /// `std::invalid_argument` for one that is not cached.
@@ -161,7 +164,12 @@ class PagePool {
   ///
   /// Throws `std::out_of_range` for a page not in `[1, num_pages)`, `std::invalid_argument` for a
   /// page that nobody holds or that is cached already, and for a negative group.
-  void cache(PageId page, const PageHash& hash, GroupId group);
+  void cache(PageId page, const PageHash& hash, GroupId group) {
+    if (!can_cache(page, group)) [[unlikely]]
+      refuse_cache(page, group);
+    index_.insert(page, hash, group);
+    ++counts_.num_cached;
+  }
 
   /// Forgets the content of every page. Returns false and does nothing while a page is held.
   bool reset_prefix_cache();
@@ -209,7 +217,20 @@ class PagePool {
  private:
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
-  void check_page(const char* operation, PageId page) const;
+  bool is_page(PageId page) const { return page > kNullPage && page < num_pages(); }
+  void check_page(const char* operation, PageId page) const {
+    if (!is_page(page)) [[unlikely]]
+      refuse_page(operation, page);
+  }
+  void prefetch_page(PageId page) const {
+    if (is_page(page)) __builtin_prefetch(&at(page));
+  }
+  [[noreturn]] void refuse_page(const char* operation, PageId page) const;
+  bool can_cache(PageId page, GroupId group) const {
+    return is_page(page) && at(page).ref_count > 0 && !at(page).is_cached() && group >= 0;
+  }
+  [[noreturn]] void refuse_free(PageId page) const;
+  [[noreturn]] void refuse_cache(PageId page, GroupId group) const;
   void note_peak() { counts_.peak_held = std::max(counts_.peak_held, num_held_pages()); }
   void check_shard(const char* operation, ShardId shard) const;
   void hand_out(PageId page);

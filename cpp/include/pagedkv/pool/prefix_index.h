@@ -36,9 +36,8 @@ class PrefixIndex {
 
   /// The oldest page with this key, or `kNoPage`.
   PageId find(const PageHash& hash, GroupId group) const {
-    return table_.find(key_of(hash, group), [&](PageId page) {
-      return at(page).group() == group && at(page).hash == hash;
-    });
+    return table_.find(key_of(hash, group),
+                       [&](PageId page) { return has_key(page, hash, group); });
   }
 
   /// The oldest page with this key among `range`, or `kNoPage`. O(pages with this key).
@@ -57,10 +56,31 @@ class PrefixIndex {
 
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
   /// not cached, and `group >= 0`.
-  void insert(PageId page, const PageHash& hash, GroupId group);
+  void insert(PageId page, const PageHash& hash, GroupId group) {
+    Page& record = at(page);
+    record.hash = hash;
+    record.set_group(group);
+    record.duplicate_prev = record.duplicate_next = page;
+    ++num_pages_;
+    const PageId oldest = table_.find_or_insert(
+        key_of(hash, group), page, [&](PageId other) { return has_key(other, hash, group); });
+    if (oldest != kNoPage) return join_ring(page, oldest);
+    ++num_keys_;
+  }
 
   /// Forgets `page`; the next younger duplicate takes its place. Requires a cached page.
-  void remove(PageId page);
+  void remove(PageId page) {
+    Page& record = at(page);
+    if (record.duplicate_next == page) [[likely]] {
+      table_.erase(key_of(record.hash, record.group()), page);
+      --num_keys_;
+    } else {
+      leave_ring(page);
+    }
+    record.set_group(kNoGroup);
+    record.duplicate_prev = record.duplicate_next = kNullPage;
+    --num_pages_;
+  }
 
   /// Forgets every page. O(pages).
   void clear();
@@ -73,6 +93,12 @@ class PrefixIndex {
   void check_invariants() const;
 
  private:
+  bool has_key(PageId page, const PageHash& hash, GroupId group) const {
+    return at(page).group() == group && at(page).hash == hash;
+  }
+  void join_ring(PageId page, PageId oldest);
+  void leave_ring(PageId page);
+
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
 

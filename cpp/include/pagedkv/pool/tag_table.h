@@ -50,8 +50,34 @@ class TagTable {
   /// Adds `page`. Requires that there is room, and that the page is not there.
   void insert(std::uint64_t key, PageId page);
 
+  /// As `find`; and if there is none, adds `page`. Requires that there is room then.
+  template <typename IsWanted>
+  PageId find_or_insert(std::uint64_t key, PageId page, IsWanted is_wanted) {
+    Bucket& bucket = buckets_[home(key)];
+    const std::uint32_t unused = bucket.lanes_with(kNoTag);
+    if (unused == 0 || bucket.num_passed != 0) [[unlikely]] {
+      const PageId found = find(key, is_wanted);
+      if (found == kNoPage) insert(key, page);
+      return found;
+    }
+    for (std::uint32_t lanes = bucket.lanes_with(tag_of(key)); lanes != 0; lanes &= lanes - 1) {
+      const PageId found = bucket.pages[first_of(lanes)];
+      if (is_wanted(found)) return found;
+    }
+    bucket.put(first_of(unused), tag_of(key), page);
+    return kNoPage;
+  }
+
   /// Takes `page` away. Requires that it is there under `key`.
-  void erase(std::uint64_t key, PageId page);
+  void erase(std::uint64_t key, PageId page) {
+    Bucket& bucket = buckets_[home(key)];
+    for (std::uint32_t lanes = bucket.lanes_with(tag_of(key)); lanes != 0; lanes &= lanes - 1) {
+      if (bucket.pages[first_of(lanes)] != page) continue;
+      bucket.tags[first_of(lanes)] = kNoTag;
+      return;
+    }
+    erase_overflown(key, page);
+  }
 
   /// Puts `other` in the place of `page`, if that is there under `key`.
   void replace(std::uint64_t key, PageId page, PageId other);
@@ -98,6 +124,11 @@ class TagTable {
     std::uint32_t num_passed;
     std::array<PageId, kNumLanes> pages;
 
+    void put(std::size_t lane, std::uint16_t tag, PageId page) {
+      tags[lane] = tag;
+      pages[lane] = page;
+    }
+
     // One bit a lane. All are compared at once: which one it is cannot be foretold, so that a loop
     // over them would end where the CPU does not expect it.
     std::uint32_t lanes_with(std::uint16_t tag) const {
@@ -140,6 +171,7 @@ class TagTable {
     std::size_t lane;
   };
   bool find_place(std::uint64_t key, PageId page, Place& place) const;
+  void erase_overflown(std::uint64_t key, PageId page);
   void note_passed(std::uint64_t key, std::size_t bucket);
   void check_found(std::uint64_t key, PageId page, std::size_t bucket) const;
   void check_counts(const TagTable& expected) const;
