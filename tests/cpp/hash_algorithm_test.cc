@@ -40,6 +40,8 @@ const std::vector<Golden> kGoldens = {
     {HashAlgorithm::kPagedkv, "pagedkv", 32,
      "b49b493a88d1bc5c4e90f49ff77bbcd644a5fa26df591f60a2db94d95631e0be",
      "bc5a62213fea474eab9fe54479ac730824e4551cf9b56b361522be421677f47a"},
+    {HashAlgorithm::kPagedkvXxh3, "pagedkv_xxh3", 16, "2c20114a86a5e4cec77129d50a22844f",
+     "fa0079cb88eac9d0e8341a63e4dd8187"},
 };
 
 std::string digest(const PageHash& hash, const Golden& golden) {
@@ -84,7 +86,7 @@ TEST(HashAlgorithmTest, NamesTheKnownWhenItRefuses) {
   EXPECT_THAT([] { hash_algorithm_named("md5"); },
               testing::ThrowsMessage<std::invalid_argument>(
                   "[HashAlgorithm] hash_algorithm must be one of sha256_cbor, sha256, "
-                  "xxh3_128_cbor, xxh3_128, pagedkv; got 'md5'"));
+                  "xxh3_128_cbor, xxh3_128, pagedkv, pagedkv_xxh3; got 'md5'"));
   EXPECT_THROW(name(static_cast<HashAlgorithm>(99)), std::invalid_argument);
 }
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-HANDLE, PRIORITY, ARRIVAL, NUM_PROMPT, NUM_TOKENS, NUM_COMPUTED, END = range(7)
+HANDLE, PRIORITY, ARRIVAL, SHARD, NUM_PROMPT, NUM_TOKENS, NUM_COMPUTED, END = range(8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,11 @@ class RunningRequests:
     @property
     def handles(self) -> Ints:
         return self._row(HANDLE)
+
+    @property
+    def shards(self) -> Ints:
+        """The data-parallel shard of each."""
+        return self._row(SHARD)
 
     @property
     def num_prompt_tokens(self) -> Ints:
@@ -120,13 +125,15 @@ class RunningRequests:
         *,
         priority: int,
         arrival: int,
+        shard: int,
         num_prompt_tokens: int,
         num_tokens: int,
         num_computed_tokens: int,
         end: int,
     ) -> None:
         """Puts a request behind all others: `sort` next."""
-        row = [handle, priority, arrival, num_prompt_tokens, num_tokens, num_computed_tokens, end]
+        row = [handle, priority, arrival, shard]
+        row += [num_prompt_tokens, num_tokens, num_computed_tokens, end]
         self._table = np.column_stack([self._table, row])
 
     def sort(self) -> NDArray[np.intp]:
@@ -135,8 +142,12 @@ class RunningRequests:
         self._table = self._table.take(order, axis=1)
         return order
 
-    def pop_last(self) -> tuple[int, int, int]:
-        """Takes the last one out. Returns its priority, arrival and handle."""
-        priority, arrival, handle = self._table[[PRIORITY, ARRIVAL, HANDLE], -1].tolist()
-        self._table = np.delete(self._table, -1, axis=1)
+    def last_in(self, shard: int) -> int:
+        """Where the last request of a shard is that has one."""
+        return int(np.flatnonzero(self.shards == shard)[-1])
+
+    def pop(self, row: int) -> tuple[int, int, int]:
+        """Takes one out. Returns its priority, arrival and handle."""
+        priority, arrival, handle = self._table[[PRIORITY, ARRIVAL, HANDLE], row].tolist()
+        self._table = np.delete(self._table, row, axis=1)
         return priority, arrival, handle

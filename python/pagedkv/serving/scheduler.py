@@ -6,7 +6,8 @@ to compute and holds the pages for it, and `complete` takes the tokens that were
   running first   one token for each request that decodes, then chunks of prompts in the rest of the
                   token budget, so that a long prompt does not hold up those that talk (Sarathi-Serve)
   then waiting    by priority, and first come, first served within one: nobody overtakes
-  pool full       the last in that order is preempted: it gives its pages back, keeps its tokens, and
+  shards          a request goes where most of its prompt is cached, of those where it has room
+  pool full       the last in that order is preempted (in a shard, of those there): it gives its pages back, keeps its tokens, and
                   computes again later what the prefix cache has lost by then (vLLM's recompute)
 
 The first in order of those that run is never preempted for another, so it gets on in each step. Hence
@@ -29,7 +30,7 @@ class Scheduler:
     """Decides who computes what, by priority and arrival. Has the manager to itself.
 
     Args:
-      manager: With one data-parallel shard.
+      manager: Requests stay in the data-parallel shard in which they were started.
       max_running: Most requests that hold pages at a time (in vLLM ``max_num_seqs``).
       token_budget: Most tokens of a step, at least ``max_running`` (``max_num_batched_tokens``).
       chunk_size: Most tokens of a request in a step (``long_prefill_token_threshold``);
@@ -66,17 +67,15 @@ class Scheduler:
             )
         if not 0 <= watermark <= 1:
             raise ValueError(f"[Scheduler] watermark must be in [0, 1], got {watermark}")
-        if manager.data_parallel_size != 1:
-            raise ValueError(
-                f"[Scheduler] takes a manager with 1 shard, got {manager.data_parallel_size}"
-            )
         self.manager = manager
         self.num_preemptions = 0
         self.num_tokens_reused = 0  # found in the prefix cache
         self._max_running = max_running
         self._token_budget = token_budget
         self._chunk_size = min(chunk_size or token_budget, token_budget)
-        self._num_pages_kept = int(watermark * (manager.num_pages - 1))
+        # Of a shard. The first has the null page.
+        self._num_pages = manager.num_pages // manager.data_parallel_size - 1
+        self._num_pages_kept = int(watermark * self._num_pages)
         self._full_sequence_must_fit = full_sequence_must_fit
         self._eos_id = eos_id
         self._num_submitted = 0
@@ -136,10 +135,11 @@ class Scheduler:
             max_new_tokens=self._chunk_size,
             num_encoder_tokens=request.num_encoder_tokens,
         )
-        if needed > self.manager.num_pages - 1:
+        if needed > self._num_pages:
+            owner = "pool" if self.manager.data_parallel_size == 1 else "first shard"
             raise ValueError(
                 f"{operation} {end} tokens need {needed} pages: "
-                f"the pool has {self.manager.num_pages - 1} to give"
+                f"the {owner} has {self._num_pages} to give"
             )
         handles = self.manager.add_requests([request])
         try:
@@ -212,7 +212,7 @@ class Scheduler:
         return is_finished
 
     def _make_room(self, counts: Ints) -> Ints:
-        """Holds pages for the running requests; the last of them goes until the others fit.
+        """Holds pages for the running requests. Where they do not fit, the last of the shard goes.
 
         Returns:
           The counts of those that still run.
@@ -225,12 +225,14 @@ class Scheduler:
             num_done += grant.num_requests
             if num_done == len(rows):
                 return counts
-            last = self._running.pop_last()
-            self.manager.free_requests(np.array(last[2:], np.int64))
-            heapq.heappush(self._waiting, last)
+            last = self._running.last_in(self._running.shards[rows[num_done]])
+            gone = self._running.pop(last)
+            self.manager.free_requests(np.array(gone[2:], np.int64))
+            heapq.heappush(self._waiting, gone)
             self.num_preemptions += 1
-            counts = counts[:-1]
-            rows = rows[rows < len(counts)]
+            counts = np.delete(counts, last)
+            rows = rows[rows != last]
+            rows -= rows > last
 
     def _start_waiting(self, counts: Ints) -> Ints:
         """Starts those in front of the queue. Returns the counts of all that run then."""
@@ -250,25 +252,29 @@ class Scheduler:
         """Starts the first of the queue, if it may be. Returns how many tokens it is to compute."""
         priority, arrival, handle = self._waiting[0]
         request, num_prompt, end = self._requests[handle]
-        handles = np.array([handle], np.int64)
-        num_cached = int(self.manager.match_requests(handles)[0])
-        if self._is_being_computed(request, num_cached):
+        shards = self._shards_for(handle)
+        if self._is_being_computed(request, shards[0][1]):
             return 0
-        count = min(request.num_tokens - num_cached, self._chunk_size, budget)
-        grant = self.manager.allocate_step(
-            handles,
-            [count],
-            num_cached_tokens=[num_cached],
-            watermark_pages=self._num_pages_kept if self.num_running else 0,
-            full_sequence_must_fit=self._full_sequence_must_fit,
-        )
-        if not grant.num_requests:
+        for shard, num_cached in shards:
+            count = min(request.num_tokens - num_cached, self._chunk_size, budget)
+            grant = self.manager.allocate_step(
+                [handle],
+                [count],
+                num_cached_tokens=[num_cached],
+                dp_shards=[shard],
+                watermark_pages=self._num_pages_kept if self._runs_in(shard) else 0,
+                full_sequence_must_fit=self._full_sequence_must_fit,
+            )
+            if grant.num_requests:
+                break
+        else:
             return 0
         heapq.heappop(self._waiting)
         self._running.add(
             handle,
             priority=priority,
             arrival=arrival,
+            shard=shard,
             num_prompt_tokens=num_prompt,
             num_tokens=request.num_tokens,
             num_computed_tokens=num_cached,
@@ -276,6 +282,16 @@ class Scheduler:
         )
         self.num_tokens_reused += num_cached
         return count
+
+    def _shards_for(self, handle: int) -> list[tuple[int, int]]:
+        """Shards, and how many tokens each has of a request: the most first, then the emptiest."""
+        num_cached = self.manager.match_shards([handle])[0]
+        num_running = np.bincount(self._running.shards, minlength=len(num_cached))
+        order = np.lexsort([num_running, -num_cached])
+        return list(zip(order.tolist(), num_cached[order].tolist(), strict=True))
+
+    def _runs_in(self, shard: int) -> bool:
+        return bool((self._running.shards == shard).any())
 
     def _is_being_computed(self, request: Request, num_cached: int) -> bool:
         """Whether a running request is about to compute the first page that is missing.

@@ -64,7 +64,9 @@ class Server:
 
     def __init__(self, num_pages: int = 30, groups: list[CacheGroupSpec] | None = None, **options):
         manager_options = {
-            name: options.pop(name) for name in ("use_eagle", "enable_caching") if name in options
+            name: options.pop(name)
+            for name in ("use_eagle", "enable_caching", "data_parallel_size")
+            if name in options
         }
         groups = groups or [FULL]
         self.manager = CacheManager(num_pages, groups, MAX_MODEL_LEN, **manager_options)
@@ -123,6 +125,10 @@ class Server:
             left = request.num_tokens - request.num_computed_tokens
             assert step.speaks[i] == (counts[i] == left)
             assert step.is_decoding[i] == (left == 1 and request.num_tokens > num_prompt)
+        shard_size = self.manager.num_pages // self.manager.data_parallel_size
+        for group in range(self.manager.num_groups):
+            for row in self.manager.page_table(step.handles, group=group):
+                assert len(set(row[row > 0] // shard_size)) <= 1, "a request stays in its shard"
 
     def run_model(self, step: Step) -> list[int]:
         tokens = self.manager.next_tokens(step.handles, step.num_new_tokens)
@@ -193,9 +199,11 @@ def test_every_answer_is_the_one_it_would_be_alone(groups: list[CacheGroupSpec],
     chunk_size = data.draw(st.none() | st.integers(1, 20), "chunk_size")
     longest = max(len(prompt) + limit - 1 for prompt, limit, *_ in arrivals)
     smallest = most_pages(groups, longest, min(chunk_size or token_budget, token_budget))
+    num_shards = data.draw(st.sampled_from([1, 1, 2, 3]), "num_shards")
     server = Server(
-        smallest + data.draw(st.integers(0, 20), "more pages"),
+        num_shards * (smallest + data.draw(st.integers(0, 20), "more pages")),
         groups,
+        data_parallel_size=num_shards,
         max_running=max_running,
         token_budget=token_budget,
         chunk_size=chunk_size,
@@ -474,10 +482,55 @@ def test_options_out_of_range_are_refused(options: dict[str, float], message: st
         Server(**options)
 
 
-def test_shards_are_refused() -> None:
-    manager = CacheManager(30, [FULL], MAX_MODEL_LEN, data_parallel_size=2)
-    with pytest.raises(ValueError, match="takes a manager with 1 shard, got 2"):
-        Scheduler(manager)
+def shard_of(server: Server, handle: int) -> int:
+    page = server.manager.page_table([handle])[0, 0]
+    return int(page) // (server.manager.num_pages // server.manager.data_parallel_size)
+
+
+def test_a_request_goes_where_its_prefix_is_and_else_where_fewest_run() -> None:
+    server = Server(60, data_parallel_size=3, token_budget=64)
+    handles = [server.submit([kind] * 12) for kind in (1, 2, 3, 2)]
+    server.step()
+    shards = [shard_of(server, handle) for handle in handles[:3]]
+    assert sorted(shards) == [0, 1, 2]
+    server.step()  # the fourth has waited for the prefix of the second
+    assert shard_of(server, handles[3]) == shards[1]
+    server.run()
+    assert server.scheduler.num_tokens_reused == 8
+
+
+def test_a_full_shard_sends_requests_to_others() -> None:
+    # 7 and 8 pages to give; each takes 6, and 1 for the answer. The second shares one with the first.
+    server = Server(16, data_parallel_size=2, token_budget=64, eos_id=None)
+    first = server.submit([1] * 24)
+    server.step()
+    second = server.submit([1] * 4 + [2] * 20)
+    server.step()
+    assert shard_of(server, first) != shard_of(server, second)
+    server.run()
+
+
+def test_only_requests_of_a_full_shard_are_preempted() -> None:
+    server = Server(16, data_parallel_size=2, token_budget=64, eos_id=None, watermark=0)
+    others = server.submit([9] * 4, 20)
+    handles = [server.submit([kind] * 12, 12) for kind in (1, 2, 3)]
+    last = server.submit([8] * 4, 20)
+    server.step()
+    assert [shard_of(server, h) for h in (others, *handles)].count(shard_of(server, others)) == 2
+    before = server.scheduler.num_preemptions
+    while server.scheduler.num_preemptions == before:
+        server.step()
+    running = {h for h in server.requests if server.requests[h][0].is_allocated}
+    assert others in running and last not in running
+    server.run()
+
+
+def test_a_request_must_fit_a_shard() -> None:
+    server = Server(16, data_parallel_size=2)
+    server.submit([1] * 24, 5)
+    with pytest.raises(ValueError, match="30 tokens need 8 pages: the first shard has 7 to give"):
+        server.submit([1] * 28, 2)
+    server.run()
 
 
 @pytest.mark.parametrize(
