@@ -3,6 +3,7 @@
 import typer
 
 from .generate import generate
+from .replay import replay_traces
 from .replay_ops import replay_ops
 
 app = typer.Typer(
@@ -13,4 +14,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
+app.command(name="replay")(replay_traces)
 app.command()(replay_ops)

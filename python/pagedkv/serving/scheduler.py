@@ -70,6 +70,9 @@ class Scheduler:
         self.manager = manager
         self.num_preemptions = 0
         self.num_tokens_reused = 0  # found in the prefix cache
+        # Of prompts, when they were started first: not of those that were preempted.
+        self.num_prompt_tokens = 0
+        self.num_prompt_tokens_reused = 0
         self._max_running = max_running
         self._token_budget = token_budget
         self._chunk_size = min(chunk_size or token_budget, token_budget)
@@ -79,6 +82,7 @@ class Scheduler:
         self._full_sequence_must_fit = full_sequence_must_fit
         self._eos_id = eos_id
         self._num_submitted = 0
+        self._preempted: set[int] = set()
         self._requests: dict[int, tuple[Request, int, int]] = {}  # with length of prompt, and end
         self._waiting: list[tuple[int, int, int]] = []  # heap of (priority, arrival, handle)
         self._running = RunningRequests()
@@ -209,6 +213,7 @@ class Scheduler:
             self.manager.remove_requests(gone)
             for handle in gone.tolist():
                 del self._requests[handle]
+                self._preempted.discard(handle)
         return is_finished
 
     def _make_room(self, counts: Ints) -> Ints:
@@ -229,6 +234,7 @@ class Scheduler:
             gone = self._running.pop(last)
             self.manager.free_requests(np.array(gone[2:], np.int64))
             heapq.heappush(self._waiting, gone)
+            self._preempted.add(gone[2])
             self.num_preemptions += 1
             counts = np.delete(counts, last)
             rows = rows[rows != last]
@@ -281,6 +287,9 @@ class Scheduler:
             end=end,
         )
         self.num_tokens_reused += num_cached
+        if handle not in self._preempted:
+            self.num_prompt_tokens += num_prompt
+            self.num_prompt_tokens_reused += num_cached
         return count
 
     def _shards_for(self, handle: int) -> list[tuple[int, int]]:
