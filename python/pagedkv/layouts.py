@@ -105,7 +105,19 @@ class KVLayout(enum.Enum):
         return self in (KVLayout.FUSED_PACKED, KVLayout.SIDE_BY_SIDE, KVLayout.LATENT_PACKED)
 
     def sizes(self, shape: Sequence[int]) -> dict[str, int]:
-        """Sizes of a layer's pool by the names of its axes."""
+        """Sizes of a layer's pool by the names of its axes.
+
+        Args:
+          shape: Of the pool, without a layer axis.
+
+        Raises:
+          ValueError: If ``shape`` has another number of axes than the layout.
+        """
+        if len(shape) != len(self._axes):
+            raise ValueError(
+                f"[KVLayout.sizes] shape must have the axes [{', '.join(self._axes)}] of "
+                f"{self.name}, got {list(shape)}"
+            )
         sizes = dict(zip(self._axes, shape, strict=True))
         if len(sizes) < len(shape):  # neighbours of one name
             sizes = dict.fromkeys(self._axes, 1)
@@ -114,7 +126,14 @@ class KVLayout(enum.Enum):
         return sizes
 
     def room(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Heads, and elements of each, that a token's key has room for; 1 head if latent."""
+        """Heads, and elements of each, that a token's key has room for; 1 head if latent.
+
+        Args:
+          shape: Of the pool, without a layer axis.
+
+        Raises:
+          ValueError: If ``shape`` has another number of axes than the layout.
+        """
         sizes = self.sizes(shape)
         heads, dim = sizes.get("kv_heads", 1), sizes["head_dim"]
         if self in (KVLayout.FUSED, KVLayout.FUSED_PACKED):

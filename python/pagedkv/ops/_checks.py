@@ -164,6 +164,23 @@ def check_rows(
         raise ValueError(f"[{operation}] {name} must have shape {shape}, got {_text(rows.shape)}")
 
 
+def check_page_op(
+    operation: str,
+    pages: ArrayLike,
+    page_ids: ArrayLike,
+    layer: ArrayLike | None,
+    layout: KVLayout | str,
+    mode: Mode,
+) -> tuple[KVLayout, ArrayLike]:
+    """What the ops on pages of one pool ask alike. Returns the layout and the layer's id."""
+    layout = as_layout(operation, layout)
+    check_mode(operation, mode)
+    pool = as_array(operation, "pages", pages)
+    check_pool(operation, "pages", pool, layered=layer is not None, layout=layout)
+    check_int32(operation, "page_ids", as_array(operation, "page_ids", page_ids))
+    return layout, as_layer(operation, layer, pool)
+
+
 def check_page_rows(
     operation: str,
     rows: HasShape,

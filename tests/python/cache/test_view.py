@@ -431,6 +431,16 @@ def test_cache_replaces_a_view(one_device, metadata):
     assert cache.views[1] is not view
 
 
+def test_cache_refuses_a_view_of_no_layer(one_device, metadata):
+    cache = PagedAttentionCache.init_cache(one_device, metadata)
+    for index in (-1, len(cache.views)):
+        view = cache.views[0].replace(layer_index=index)
+        with pytest.raises(
+            IndexError, match=rf"\[PagedAttentionCache.replace_view\] .*got {index}"
+        ):
+            cache.replace_view(view)
+
+
 def test_no_cache_is_empty(one_device, metadata):
     assert PagedAttentionCache.init_empty() is None
     assert PagedAttentionCache.init_cache(one_device, metadata).init_empty(3, a=4) is None

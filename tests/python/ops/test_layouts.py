@@ -1,6 +1,8 @@
 """Every layout: write_kv and the page ops against a NumPy loop that spells out where a row lies."""
 
+import copy
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -562,3 +564,18 @@ def test_pool_shapes_refuses(kwargs, text):
     sizes |= kwargs
     with pytest.raises(ValueError, match=rf"\[KVLayout.pool_shapes\] {text}"):
         KVLayout[sizes.pop("layout")].pool_shapes(**sizes)
+
+
+@ALL
+def test_sizes_refuses_another_number_of_axes(layout):
+    shape = [2] * (len(layout.axes) + 1)
+    for sizes in (layout.sizes, layout.room):
+        with pytest.raises(ValueError, match=rf"\[KVLayout.sizes\] shape must .* of {layout.name}"):
+            sizes(shape)
+
+
+def test_a_layout_is_one_object():
+    for layout in KVLayout:
+        assert pickle.loads(pickle.dumps(layout)) is layout
+        assert copy.deepcopy(layout) is layout
+        assert {layout: 1}[KVLayout[layout.name]] == 1
