@@ -60,23 +60,18 @@ struct SmallFloat {
   static constexpr uint32_t kFirstSpecial =
       kHasInfinity ? ((1u << kExponentBits) - 1) << kFractionBits : kSignBit - 1;
 
-  // To nearest, ties to even. A magnitude beyond the largest number becomes a special code or more.
-  PAGEDKV_ALWAYS_INLINE static uint32_t round(float value) {
-    // Added to this, a number rounds to a multiple of the smallest one above zero.
-    constexpr float kRounder = std::bit_cast<float>(
-        uint32_t{kBias + 1 - kSmallBias - kFractionBits + kMantissaBits} << kMantissaBits);
-    constexpr float kSmallestNormal =
-        std::bit_cast<float>(uint32_t{kBias + 1 - kSmallBias} << kMantissaBits);
-    const auto bits = std::bit_cast<uint32_t>(value);
-    const uint32_t magnitude = bits & ~kSign;
-    const auto absolute = std::bit_cast<float>(magnitude);
-    const uint32_t subnormal =
-        std::bit_cast<uint32_t>(absolute + kRounder) - std::bit_cast<uint32_t>(kRounder);
-    const uint32_t half = (1u << (kShift - 1)) - 1 + ((magnitude >> kShift) & 1u);
-    const uint32_t normal =
-        ((magnitude + half) >> kShift) - (uint32_t{kBias - kSmallBias} << kFractionBits);
-    const uint32_t code = absolute < kSmallestNormal ? subnormal : normal;
-    return code | (bits & kSign) >> (31 - kExponentBits - kFractionBits);
+  // The code of a magnitude that rounds to a finite number: to nearest, ties to even. Of what is
+  // larger it makes any bits.
+  PAGEDKV_ALWAYS_INLINE static uint32_t round(uint32_t magnitude) {
+    constexpr uint32_t kSmallestExponent = kBias + 1 - kSmallBias;
+    constexpr uint32_t kSmallestNormal = kSmallestExponent << kMantissaBits;
+    const uint32_t own = magnitude & kInfinity;
+    const uint32_t exponent = own < kSmallestNormal ? kSmallestNormal : own;
+    // In a sum with this power of two, a number keeps its first `kFractionBits` and is rounded.
+    const uint32_t rounder = exponent + (uint32_t{kShift} << kMantissaBits);
+    const float sum = std::bit_cast<float>(magnitude) + std::bit_cast<float>(rounder);
+    const uint32_t fraction = std::bit_cast<uint32_t>(sum) - rounder;  // with the leading one
+    return fraction + (exponent >> kShift) - (kSmallestExponent << kFractionBits);
   }
 
   PAGEDKV_ALWAYS_INLINE static float widen(uint32_t code) {
@@ -108,7 +103,7 @@ struct Float16 {
   PAGEDKV_ALWAYS_INLINE static void store(std::byte* to, float value) {
     const auto bits = std::bit_cast<uint32_t>(value);
     const uint32_t sign = (bits & kSign) >> 16;
-    const uint32_t rounded = Small::round(value) & 0x7fffu;
+    const uint32_t rounded = Small::round(bits & ~kSign) & 0x7fffu;
     const bool is_nan = (bits & ~kSign) > kInfinity;
     // From 65520 on, which rounds to 2^16, and for infinity.
     const bool is_large = (bits & ~kSign) >= 0x477ff000u;

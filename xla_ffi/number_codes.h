@@ -40,9 +40,17 @@ PAGEDKV_HOST_DEVICE constexpr float largest_code(CodeType type) {
   }
 }
 
+// Of the bits of magnitudes, whose order is that of the numbers, for which vector code has one
+// instruction. A NaN becomes a limit too.
+PAGEDKV_ALWAYS_INLINE uint32_t clamped_magnitude(float value, float limit) {
+  const auto most = std::bit_cast<uint32_t>(limit);
+  const uint32_t magnitude = std::bit_cast<uint32_t>(value) & ~kSign;
+  return magnitude < most ? magnitude : most;
+}
+
 PAGEDKV_ALWAYS_INLINE float clamp(float value, float limit) {
-  const float high = value < limit ? value : limit;
-  return high > -limit ? high : -limit;
+  return std::bit_cast<float>(clamped_magnitude(value, limit) |
+                              (std::bit_cast<uint32_t>(value) & kSign));
 }
 
 // To the nearest whole number, ties to even. Requires |value| < 2^22.
@@ -75,7 +83,8 @@ template <CodeType kType, typename Small>
 struct Float8 {
   static constexpr int kBits = 8;
   PAGEDKV_ALWAYS_INLINE static uint32_t code(float value) {
-    return Small::round(clamp(value, largest_code(kType)));
+    const uint32_t sign = std::bit_cast<uint32_t>(value) >> 24 & 0x80u;
+    return Small::round(clamped_magnitude(value, largest_code(kType))) | sign;
   }
   PAGEDKV_ALWAYS_INLINE static float value(uint32_t code) { return Small::widen(code); }
 };

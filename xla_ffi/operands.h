@@ -12,10 +12,13 @@ namespace pagedkv {
 
 /// XLA hands in the same memory for an aliased operand and result. Where it does not, the rest of
 /// the pool, `num_bytes` of it, must come along.
+inline void carry_over(const void* before, void* after, int64_t num_bytes) {
+  if (before == after || num_bytes == 0) return;
+  std::memcpy(after, before, static_cast<size_t>(num_bytes));
+}
 inline void carry_over(const ffi::AnyBuffer& before, const ffi::AnyBuffer& after,
                        int64_t num_bytes) {
-  if (before.untyped_data() == after.untyped_data() || num_bytes == 0) return;
-  std::memcpy(after.untyped_data(), before.untyped_data(), static_cast<size_t>(num_bytes));
+  carry_over(before.untyped_data(), after.untyped_data(), num_bytes);
 }
 
 /// Appends all of `operands` to `buffers`. Fails unless there are `num_wanted`.

@@ -20,24 +20,18 @@ ffi::Error wrong_dtypes(std::string_view operation, const ffi::AnyBuffer& rows,
 
 }  // namespace
 
-ffi::ErrorOr<CheckedQuantizedWrite> check_write_quantized(
-    std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
-    const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
+ffi::ErrorOr<CheckedQuantization> check_quantization(
+    std::string_view operation, const ffi::AnyBuffer& layer, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> scales,
-    std::span<const ffi::AnyBuffer> rows, std::span<const ffi::AnyBuffer> results, bool layered,
-    Mode mode) {
-  const size_t num_pools = layout.num_pools();
-  const auto write = check_write(operation, slot_mapping, layer, num_dropped, layout, pools,
-                                 results.first(num_pools), rows, layered, mode,
-                                 /*by_head=*/true);
-  if (!write) return refuse(write.error());
-  CheckedQuantizedWrite checked{.write = *write, .scales = {}, .rows = {}};
-  for (size_t i = 0; i < num_pools; ++i) {
+    std::span<const ffi::AnyBuffer> new_scales, std::span<const ffi::AnyBuffer> rows,
+    bool layered) {
+  CheckedQuantization checked{};
+  for (size_t i = 0; i < pools.size(); ++i) {
     const std::string_view name = i == 0 ? "key_scales" : "value_scales";
     const auto geometry =
         scale_geometry(operation, name, scales[i], pools[i], layout, shape(layer).size(), layered);
     if (!geometry) return refuse(geometry.error());
-    if (auto error = check_like(operation, "a result", results[num_pools + i], name, scales[i]);
+    if (auto error = check_like(operation, "a result", new_scales[i], name, scales[i]);
         error.failure()) {
       return refuse(std::move(error));
     }
@@ -47,6 +41,7 @@ ffi::ErrorOr<CheckedQuantizedWrite> check_write_quantized(
                                      Printed{shape(scales[i])}));
     }
     checked.scales.push_back(*geometry);
+    checked.scales.back().batch = {};  // its array may be gone before the answer is used
   }
   for (size_t stream = 0; stream < rows.size(); ++stream) {
     const ffi::AnyBuffer& pool = pools[layout.pool_of(stream)];

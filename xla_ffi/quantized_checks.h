@@ -7,13 +7,11 @@
 #include <string_view>
 
 #include "checks.h"
-#include "ids.h"
 #include "inline_vector.h"
 #include "kv_layout.h"
 #include "number_types.h"
 #include "page_view.h"
 #include "scale_layout.h"
-#include "write_checks.h"
 
 /// What the ops on quantised pools ask of dtypes and shapes, on any platform.
 namespace pagedkv {
@@ -25,21 +23,17 @@ struct QuantizedRows {
   int64_t dim;
 };
 
-/// A write of rows that are quantised on their way.
-struct CheckedQuantizedWrite {
-  const CheckedWrite* write;              // by head; until the next call on this thread
+/// What a write takes besides its pools and rows, which are quantised on their way.
+struct CheckedQuantization {
   InlineVector<ScaleGeometry, 2> scales;  // by pool
   std::array<QuantizedRows, 2> rows;      // by stream
 };
 
-/// Reads pools with their scales, the results that alias them, and new rows. Fails, in mode
-/// "raise", also if an id is out of range; in mode "drop" it looks at none.
-ffi::ErrorOr<CheckedQuantizedWrite> check_write_quantized(
-    std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
-    const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
+/// Reads the scales of pools, the results that alias them, and what rows and pools are made of.
+ffi::ErrorOr<CheckedQuantization> check_quantization(
+    std::string_view operation, const ffi::AnyBuffer& layer, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> scales,
-    std::span<const ffi::AnyBuffer> rows, std::span<const ffi::AnyBuffer> results, bool layered,
-    Mode mode);
+    std::span<const ffi::AnyBuffer> new_scales, std::span<const ffi::AnyBuffer> rows, bool layered);
 
 /// A read of pages whose codes become numbers on their way. Looks at no id.
 struct CheckedDequantize {

@@ -1,9 +1,5 @@
 #include "write_checks.h"
 
-#include <optional>
-
-#include "shape_signature.h"
-
 namespace pagedkv {
 namespace {
 
@@ -55,8 +51,9 @@ ffi::Error check_rows(std::string_view operation, std::string_view name, const f
                           Printed{axes});
 }
 
-// What depends on dtypes and shapes alone, and not on what is in the arrays.
-ffi::ErrorOr<CheckedWrite> check_shapes(
+}  // namespace
+
+ffi::ErrorOr<CheckedWrite> check_write(
     std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
     const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
@@ -107,60 +104,9 @@ ffi::ErrorOr<CheckedWrite> check_shapes(
                      return row.num_runs == 1 && !row.is_scattered() && row.first == 0 &&
                             row.page_stride == row.page_size * row.token_stride;
                    });
-  for (PoolGeometry& pool : write.pools) pool.batch = {};  // its array is gone after this call
+  for (PoolGeometry& pool : write.pools)
+    pool.batch = {};  // its array may be gone before the answer is used
   return write;
-}
-
-struct LastCheck {
-  ShapeSignature signature;
-  std::optional<CheckedWrite> write;  // if it passed
-};
-
-// Of this thread. To find it takes as long as to compare a shape or two, so it is no line that a
-// compiler may repeat.
-[[gnu::noinline]] LastCheck& last_check() {
-  thread_local LastCheck last;
-  return last;
-}
-
-}  // namespace
-
-ffi::ErrorOr<const CheckedWrite*> check_write(
-    std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
-    const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
-    std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
-    std::span<const ffi::AnyBuffer> rows, bool layered, Mode mode, bool by_head) {
-  const auto refuse = [](ffi::Error error) { return ffi::Unexpected(std::move(error)); };
-  LastCheck& last = last_check();
-  ShapeSignature::Update signature(last.signature);
-  signature.add(reinterpret_cast<intptr_t>(&layout));
-  signature.add(layered);
-  signature.add(by_head);
-  signature.add(slot_mapping);
-  signature.add(layer);
-  signature.add(num_dropped);
-  signature.add(pools);
-  signature.add(new_pools);
-  signature.add(rows);
-  if (!signature.finds_the_same() || !last.write) {
-    last.write.reset();
-    auto checked = check_shapes(operation, slot_mapping, layer, num_dropped, layout, pools,
-                                new_pools, rows, layered, by_head);
-    if (!checked) return refuse(checked.error());
-    last.write = *checked;
-  }
-  if (mode == Mode::kRaise) {
-    const PoolGeometry& first = last.write->pools.front();
-    if (auto error = check_layers(operation, int32_span(layer), first.num_layers);
-        error.failure()) {
-      return refuse(std::move(error));
-    }
-    if (auto error = check_ids(operation, "slot", int32_span(slot_mapping), first.num_slots());
-        error.failure()) {
-      return refuse(std::move(error));
-    }
-  }
-  return &*last.write;
 }
 
 ffi::Error check_row_dtypes(std::string_view operation, const KvLayout& layout,

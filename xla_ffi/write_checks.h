@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "checks.h"
-#include "ids.h"
 #include "inline_vector.h"
 #include "kv_layout.h"
 
@@ -24,14 +23,13 @@ struct CheckedWrite {
   bool is_plain = false;  // two streams of single runs at the beginnings of tokens back to back
 };
 
-/// Reads pools, the results that alias them, and new rows. Fails, in mode "raise", also if an id is
-/// out of range; in mode "drop" it looks at none, so that ids may be in the memory of a device.
-/// What it returns stays as it is until the next call on this thread.
-ffi::ErrorOr<const CheckedWrite*> check_write(
+/// Reads pools, the results that alias them, and new rows: their dtypes and shapes. Looks at no id,
+/// so ids may be in the memory of a device.
+ffi::ErrorOr<CheckedWrite> check_write(
     std::string_view operation, const ffi::AnyBuffer& slot_mapping, const ffi::AnyBuffer& layer,
     const ffi::AnyBuffer& num_dropped, const KvLayout& layout,
     std::span<const ffi::AnyBuffer> pools, std::span<const ffi::AnyBuffer> new_pools,
-    std::span<const ffi::AnyBuffer> rows, bool layered, Mode mode, bool by_head);
+    std::span<const ffi::AnyBuffer> rows, bool layered, bool by_head);
 
 /// Fails unless new rows have the dtypes of their pools.
 ffi::Error check_row_dtypes(std::string_view operation, const KvLayout& layout,

@@ -108,10 +108,12 @@ class KVPool:
 
     @property
     def num_layers(self) -> int:
+        """Layers of attention."""
         return self.shape[0]
 
     @property
     def num_pages(self) -> int:
+        """Pages of each layer, the null page 0 among them."""
         return self.shape[1]
 
     @property
@@ -121,6 +123,7 @@ class KVPool:
 
     @property
     def num_kv_heads(self) -> int:
+        """Heads of a token's key and value."""
         return self.shape[3]
 
     @property
@@ -130,10 +133,12 @@ class KVPool:
 
     @property
     def dtype(self) -> Any:
+        """Of the pages; if they are quantised, of the codes."""
         return split(self.key_pages)[0].dtype
 
     @property
     def is_quantized(self) -> bool:
+        """Whether the pages are `QuantizedPages`."""
         return isinstance(self.key_pages, QuantizedPages)
 
     @property
@@ -149,12 +154,16 @@ class KVPool:
 
         Args:
           layer: int, or int32 scalar array, in ``[0, layers)``.
-          key: Shape ``[tokens, kv_heads, head_dim]``.
-          value: Shape ``[tokens, kv_heads, head_dim]``.
+          key: The dtype of the pages, or if they are quantised float32, bfloat16 or float16; shape
+            ``[tokens, kv_heads, head_dim]``.
+          value: Likewise.
           slot_mapping: int32, shape ``[tokens]``; -1 is padding.
 
         Returns:
           The new cache, and how many slots were out of range, int32 ``[]``.
+
+        Raises:
+          TypeError, ValueError, IndexError: As `pagedkv.ops.write_kv`.
         """
         written = write_kv(self.key_pages, self.value_pages, key, value, slot_mapping, layer=layer)
         cache = replace(self, key_pages=written.key_pages, value_pages=written.value_pages)
@@ -168,7 +177,11 @@ class KVPool:
           page_table: int32, shape ``[n, width]``. Ids out of range read as zeros.
 
         Returns:
-          Keys and values, each of shape ``[n, width * page_size, kv_heads, head_dim]``.
+          Keys and values, each of shape ``[n, width * page_size, kv_heads, head_dim]``: the dtype of
+          the pages, or bfloat16 if they are quantised.
+
+        Raises:
+          TypeError, ValueError, IndexError: As `pagedkv.ops.gather_pages`.
         """
         return (
             _tokens(gather_pages(self.key_pages, page_table, layer=layer).rows),
@@ -190,7 +203,7 @@ class KVPool:
 
         Args:
           layer: int, or int32 scalar array, in ``[0, layers)``.
-          query: Shape ``[tokens, heads, head_dim]``.
+          query: float32, bfloat16 or float16, shape ``[tokens, heads, head_dim]``.
           page_table: int32, shape ``[requests, width]``.
           query_starts: int32, shape ``[requests + 1]``.
           context_lens: int32, shape ``[requests]``.
@@ -199,8 +212,11 @@ class KVPool:
             All without it.
 
         Returns:
-          Shape ``[tokens, heads, head_dim]``, and how many requests and page ids were out of range,
-          int32 ``[]``.
+          The dtype of ``query``, shape ``[tokens, heads, head_dim]``, and how many requests and page
+          ids were out of range, int32 ``[]``.
+
+        Raises:
+          TypeError, ValueError, IndexError: As `pagedkv.ops.paged_attention`.
         """
         attention = paged_attention(
             query,

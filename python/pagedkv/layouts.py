@@ -7,6 +7,20 @@ from collections.abc import Mapping, Sequence
 LANES = 128  # elements that TPU kernels want the last axis to be a multiple of
 
 
+# What the axes of one layer's pool count; neighbours of one name count together.
+_AXES: dict[str, tuple[str, ...]] = {
+    "NHD": ("pages", "page_size", "kv_heads", "head_dim"),
+    "HND": ("pages", "kv_heads", "page_size", "head_dim"),
+    "HEADS_FIRST": ("kv_heads", "pages", "page_size", "head_dim"),
+    "FUSED": ("pages", "page_size", "kv_heads", "head_dim"),
+    "FUSED_PACKED": ("pages", "page_size", "kv_heads", "kv_heads", "head_dim"),
+    "SIDE_BY_SIDE": ("pages", "page_size", "kv_heads", "kv_heads", "head_dim"),
+    "LATENT": ("pages", "page_size", "head_dim"),
+    "LATENT_PACKED": ("pages", "page_size", "page_size", "head_dim"),
+    "LATENT_TRANSPOSED": ("pages", "head_dim", "page_size"),
+}
+
+
 class KVLayout(enum.Enum):
     """The axes of a pool of pages, and how keys and values share it.
 
@@ -58,10 +72,17 @@ class KVLayout(enum.Enum):
     LATENT_PACKED = "LATENT_PACKED"
     LATENT_TRANSPOSED = "LATENT_TRANSPOSED"
 
+    # Members are compared by identity. Python's own hash, of the name, is a call of its own, and a
+    # trace looks up layouts for every op.
+    __hash__ = object.__hash__
+
+    def __init__(self, name: str) -> None:
+        self._axes = _AXES[name]
+
     @property
     def axes(self) -> tuple[str, ...]:
         """What the axes of one layer's pool count; neighbours of one name count together."""
-        return _AXES[self]
+        return self._axes
 
     @property
     def page_axis(self) -> int:
@@ -84,14 +105,35 @@ class KVLayout(enum.Enum):
         return self in (KVLayout.FUSED_PACKED, KVLayout.SIDE_BY_SIDE, KVLayout.LATENT_PACKED)
 
     def sizes(self, shape: Sequence[int]) -> dict[str, int]:
-        """Sizes of a layer's pool by the names of its axes."""
-        sizes: dict[str, int] = {}
-        for name, size in zip(self.axes, shape, strict=True):
-            sizes[name] = sizes.get(name, 1) * size
+        """Sizes of a layer's pool by the names of its axes.
+
+        Args:
+          shape: Of the pool, without a layer axis.
+
+        Raises:
+          ValueError: If ``shape`` has another number of axes than the layout.
+        """
+        if len(shape) != len(self._axes):
+            raise ValueError(
+                f"[KVLayout.sizes] shape must have the axes [{', '.join(self._axes)}] of "
+                f"{self.name}, got {list(shape)}"
+            )
+        sizes = dict(zip(self._axes, shape, strict=True))
+        if len(sizes) < len(shape):  # neighbours of one name
+            sizes = dict.fromkeys(self._axes, 1)
+            for name, size in zip(self._axes, shape, strict=True):
+                sizes[name] *= size
         return sizes
 
     def room(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Heads, and elements of each, that a token's key has room for; 1 head if latent."""
+        """Heads, and elements of each, that a token's key has room for; 1 head if latent.
+
+        Args:
+          shape: Of the pool, without a layer axis.
+
+        Raises:
+          ValueError: If ``shape`` has another number of axes than the layout.
+        """
         sizes = self.sizes(shape)
         heads, dim = sizes.get("kv_heads", 1), sizes["head_dim"]
         if self in (KVLayout.FUSED, KVLayout.FUSED_PACKED):
@@ -160,16 +202,3 @@ class KVLayout(enum.Enum):
             case _:
                 shape = tuple(sizes[name] for name in self.axes)
         return (shape,)
-
-
-_AXES: dict[KVLayout, tuple[str, ...]] = {
-    KVLayout.NHD: ("pages", "page_size", "kv_heads", "head_dim"),
-    KVLayout.HND: ("pages", "kv_heads", "page_size", "head_dim"),
-    KVLayout.HEADS_FIRST: ("kv_heads", "pages", "page_size", "head_dim"),
-    KVLayout.FUSED: ("pages", "page_size", "kv_heads", "head_dim"),
-    KVLayout.FUSED_PACKED: ("pages", "page_size", "kv_heads", "kv_heads", "head_dim"),
-    KVLayout.SIDE_BY_SIDE: ("pages", "page_size", "kv_heads", "kv_heads", "head_dim"),
-    KVLayout.LATENT: ("pages", "page_size", "head_dim"),
-    KVLayout.LATENT_PACKED: ("pages", "page_size", "page_size", "head_dim"),
-    KVLayout.LATENT_TRANSPOSED: ("pages", "head_dim", "page_size"),
-}

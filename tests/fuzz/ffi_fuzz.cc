@@ -167,6 +167,8 @@ void make_one_call(uint64_t seed, uint64_t index, Counts& counts) {
     }
     is_broken = settle(made.call, random);
     if (!is_broken) made = whole;
+    // What a handler remembers of a good call must not let a bad one in.
+    if (is_broken && random.one_in(2)) check(whole.call, false, counts);
   }
   const Outcome outcome = check(made.call, xla_may_refuse && is_broken, counts);
   if (!is_broken && made.expectation == Expectation::kSuccess && !outcome.ok()) {

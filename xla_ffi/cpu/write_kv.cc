@@ -3,22 +3,17 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
-#include <string_view>
 
-#include "checks.h"
 #include "copy_bytes.h"
 #include "copy_parts.h"
 #include "handlers.h"
 #include "ids.h"
-#include "inline_vector.h"
 #include "kv_layout.h"
 #include "operands.h"
-#include "write_checks.h"
+#include "write_plan.h"
 
 namespace pagedkv {
 namespace {
-
-constexpr std::string_view kOperation = "write_kv";
 
 // One layer of a pool and the new rows for it, as bytes.
 struct Stream {
@@ -139,67 +134,40 @@ int32_t write_rows(ffi::ThreadPool& threads, const LayerWrite& write, int64_t nu
   return num_dropped;
 }
 
-ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::AnyBuffer layer,
-                    ffi::RemainingArgs pools_and_rows, ffi::Result<ffi::AnyBuffer> num_dropped,
-                    ffi::RemainingRets new_pools, std::string_view layout_name, bool layered,
-                    std::string_view mode_name) {
-  const KvLayout* layout = find_layout(layout_name);
-  if (layout == nullptr) return invalid_argument(kOperation, "no layout ", layout_name);
-  const size_t num_pools = layout->num_pools(), num_streams = layout->num_streams();
-  InlineVector<ffi::AnyBuffer, 4> operands;
-  InlineVector<ffi::AnyBuffer, 2> results;
-  if (auto error = read_operands(kOperation, pools_and_rows, num_pools + num_streams, operands);
-      error.failure()) {
-    return error;
+ffi::Error write_kv(const WriteCall& call, ffi::ThreadPool& threads) {
+  const WritePlan& plan = call.plan();
+  if (plan.mode == Mode::kRaise) {
+    if (auto error = check_write_ids(call); error.failure()) return error;
   }
-  if (auto error = read_results(kOperation, new_pools, num_pools, results); error.failure()) {
-    return error;
+  const CheckedWrite& write = plan.write;
+  const PoolGeometry& first = write.pools.front();
+  const size_t num_streams = write.rows.size(), num_tokens = plan.num_tokens;
+  for (size_t i = 0; i < write.pools.size(); ++i) {
+    carry_over(call.pool_before(i), call.pool(i), call.pool_bytes(i));
   }
-  const auto pool_arrays = operands.span().first(num_pools);
-  const auto row_arrays = operands.span().last(num_streams);
-  const auto mode = parse_mode(mode_name);
-  if (!mode) return unknown_mode(kOperation, mode_name);
-  const auto checked = check_write(kOperation, slot_mapping, layer, *num_dropped, *layout,
-                                   pool_arrays, results.span(), row_arrays, layered, *mode,
-                                   /*by_head=*/false);
-  if (!checked) return checked.error();
-  if (auto error = check_row_dtypes(kOperation, *layout, pool_arrays, row_arrays);
-      error.failure()) {
-    return error;
-  }
-  const CheckedWrite& write = **checked;
-  const auto& pools = write.pools;
-  const auto slots = int32_span(slot_mapping), layers = int32_span(layer);
-  const auto num_batches = static_cast<int64_t>(layers.size());
-  for (size_t i = 0; i < num_pools; ++i) {
-    carry_over(pool_arrays[i], results[i], pools[i].layer_offset(num_batches, 0));
-  }
-
-  const auto num_tokens = static_cast<size_t>(shape(slot_mapping).back());
+  const auto slots = call.slots(), layers = call.layers();
   const int64_t num_bytes = static_cast<int64_t>(num_tokens) * write.token_bytes;
   std::array<Stream, 2> streams;
   for (size_t batch = 0; batch < layers.size(); ++batch) {
     // A layer that does not exist has no slots.
-    const bool layer_exists = in_range(layers[batch], pools[0].num_layers);
+    const bool layer_exists = in_range(layers[batch], first.num_layers);
     for (size_t stream = 0; stream < num_streams; ++stream) {
-      const size_t pool = layout->pool_of(stream);
+      const size_t pool = plan.layout->pool_of(stream);
       const RowGeometry& rows = write.rows[stream];
-      streams[stream] =
-          Stream{.layer = static_cast<std::byte*>(results[pool].untyped_data()) +
-                          pools[pool].layer_offset(static_cast<int64_t>(batch),
-                                                   layer_exists ? layers[batch] : 0),
-                 .rows = static_cast<const std::byte*>(row_arrays[stream].untyped_data()) +
-                         batch * num_tokens * static_cast<size_t>(rows.row_bytes()),
-                 .geometry = &rows};
+      streams[stream] = Stream{
+          .layer =
+              call.pool(pool) + write.pools[pool].layer_offset(static_cast<int64_t>(batch),
+                                                               layer_exists ? layers[batch] : 0),
+          .rows = call.rows(stream) + batch * num_tokens * static_cast<size_t>(rows.row_bytes()),
+          .geometry = &rows};
     }
     const LayerWrite of_layer{.streams = std::span(streams).first(num_streams),
                               .slots = slots.subspan(batch * num_tokens, num_tokens),
-                              .num_slots = layer_exists ? pools[0].num_slots() : 0,
-                              .page_size = pools[0].size(AxisRole::kTokens),
+                              .num_slots = layer_exists ? first.num_slots() : 0,
+                              .page_size = first.size(AxisRole::kTokens),
                               .padded_token_bytes = static_cast<size_t>(write.padded_token_bytes),
                               .is_plain = write.is_plain};
-    static_cast<int32_t*>(num_dropped->untyped_data())[batch] =
-        write_rows(threads, of_layer, num_bytes);
+    call.num_dropped()[batch] = write_rows(threads, of_layer, num_bytes);
   }
   return ffi::Error::Success();
 }
@@ -207,14 +175,7 @@ ffi::Error write_kv(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping, ffi::A
 }  // namespace
 }  // namespace pagedkv
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvWriteKv, pagedkv::write_kv,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::AnyBuffer>()  // slot_mapping
-                                  .Arg<xla::ffi::AnyBuffer>()  // layer
-                                  .RemainingArgs()             // pools, then new rows
-                                  .Ret<xla::ffi::AnyBuffer>()  // num_dropped
-                                  .RemainingRets()             // pools, aliased
-                                  .Attr<std::string_view>("layout")
-                                  .Attr<bool>("layered")             // a layer axis comes first
-                                  .Attr<std::string_view>("mode"));  // drop or raise
+XLA_FFI_Error* PagedkvWriteKv(XLA_FFI_CallFrame* frame) {
+  return pagedkv::run_write</*kQuantized=*/false, xla::ffi::ThreadPool>(frame, {},
+                                                                        pagedkv::write_kv);
+}

@@ -2,10 +2,8 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
-#include <string_view>
 #include <vector>
 
-#include "checks.h"
 #include "copy_parts.h"
 #include "handlers.h"
 #include "ids.h"
@@ -14,12 +12,10 @@
 #include "operands.h"
 #include "page_scale.h"
 #include "quantize_kernels.h"
-#include "quantized_checks.h"
+#include "write_plan.h"
 
 namespace pagedkv {
 namespace {
-
-constexpr std::string_view kOperation = "write_kv";
 
 // One layer of a pool with its scales, and the new rows for it.
 struct Stream {
@@ -114,53 +110,31 @@ class Writer {
   std::vector<std::byte> buffer_;  // a row of codes, and one of floats
 };
 
-ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mapping,
-                              ffi::AnyBuffer layer, ffi::RemainingArgs arrays,
-                              ffi::Result<ffi::AnyBuffer> num_dropped,
-                              ffi::RemainingRets new_arrays, std::string_view layout_name,
-                              bool layered, std::string_view mode_name) {
-  const KvLayout* layout = find_layout(layout_name);
-  if (layout == nullptr) return invalid_argument(kOperation, "no layout ", layout_name);
-  const size_t num_pools = layout->num_pools(), num_streams = layout->num_streams();
-  InlineVector<ffi::AnyBuffer, 6> operands;
-  InlineVector<ffi::AnyBuffer, 4> results;
-  if (auto error = read_operands(kOperation, arrays, 2 * num_pools + num_streams, operands);
-      error.failure()) {
-    return error;
+ffi::Error write_kv_quantized(const WriteCall& call, ffi::ThreadPool& threads) {
+  const WritePlan& plan = call.plan();
+  if (plan.mode == Mode::kRaise) {
+    if (auto error = check_write_ids(call); error.failure()) return error;
   }
-  if (auto error = read_results(kOperation, new_arrays, 2 * num_pools, results); error.failure()) {
-    return error;
-  }
-  const std::span<const ffi::AnyBuffer> all = operands.span();
-  const auto pool_arrays = all.first(num_pools), scale_arrays = all.subspan(num_pools, num_pools);
-  const auto row_arrays = all.last(num_streams);
-  const auto mode = parse_mode(mode_name);
-  if (!mode) return unknown_mode(kOperation, mode_name);
-  const auto checked =
-      check_write_quantized(kOperation, slot_mapping, layer, *num_dropped, *layout, pool_arrays,
-                            scale_arrays, row_arrays, results.span(), layered, *mode);
-  if (!checked) return checked.error();
-  const CheckedWrite& write = *checked->write;
-  const auto all_slots = int32_span(slot_mapping), layers = int32_span(layer);
-  const auto& scales = checked->scales;
+  const CheckedWrite& write = plan.write;
+  const CheckedQuantization& quantization = *plan.quantization;
+  const size_t num_streams = write.rows.size();
   InlineVector<Stream, 2> streams;
   for (size_t stream = 0; stream < num_streams; ++stream) {
+    const QuantizedRows& rows = quantization.rows[stream];
     streams.push_back({.row = write.rows[stream],
-                       .scale = scales[layout->pool_of(stream)],
-                       .float_type = checked->rows[stream].float_type,
-                       .code_type = checked->rows[stream].code_type,
+                       .scale = quantization.scales[plan.layout->pool_of(stream)],
+                       .float_type = rows.float_type,
+                       .code_type = rows.code_type,
                        .index = stream,
-                       .dim = checked->rows[stream].dim});
+                       .dim = rows.dim});
   }
-
-  const auto num_batches = static_cast<int64_t>(layers.size());
-  for (size_t i = 0; i < num_pools; ++i) {
-    carry_over(pool_arrays[i], results[i], write.pools[i].layer_offset(num_batches, 0));
-    carry_over(scale_arrays[i], results[num_pools + i],
-               scales[i].layer_offset(num_batches, 0) * static_cast<int64_t>(sizeof(float)));
+  for (size_t i = 0; i < write.pools.size(); ++i) {
+    carry_over(call.pool_before(i), call.pool(i), call.pool_bytes(i));
+    carry_over(call.scales_before(i), call.scales(i), call.scale_bytes(i));
   }
   const int64_t page_size = write.pools[0].size(AxisRole::kTokens);
-  const auto num_tokens = static_cast<size_t>(shape(slot_mapping).back());
+  const size_t num_tokens = plan.num_tokens;
+  const auto all_slots = call.slots(), layers = call.layers();
   for (size_t batch = 0; batch < layers.size(); ++batch) {
     // A layer that does not exist has no slots.
     const bool layer_exists = in_range(layers[batch], write.pools[0].num_layers);
@@ -169,14 +143,13 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
     int64_t num_bytes = 0;
     for (size_t i = 0; i < num_streams; ++i) {
       Stream& stream = streams[i];
-      const size_t pool = layout->pool_of(i);
+      const size_t pool = plan.layout->pool_of(i);
       const int64_t token_bytes = stream.row.num_runs * stream.dim * float_bytes(stream.float_type);
-      stream.layer = static_cast<std::byte*>(results[pool].untyped_data()) +
-                     write.pools[pool].layer_offset(static_cast<int64_t>(batch), layer_id);
-      stream.scales = static_cast<float*>(results[num_pools + pool].untyped_data()) +
-                      stream.scale.layer_offset(static_cast<int64_t>(batch), layer_id);
-      stream.rows = static_cast<const std::byte*>(row_arrays[i].untyped_data()) +
-                    static_cast<int64_t>(batch * num_tokens) * token_bytes;
+      stream.layer =
+          call.pool(pool) + write.pools[pool].layer_offset(static_cast<int64_t>(batch), layer_id);
+      stream.scales =
+          call.scales(pool) + stream.scale.layer_offset(static_cast<int64_t>(batch), layer_id);
+      stream.rows = call.rows(i) + static_cast<int64_t>(batch * num_tokens) * token_bytes;
       num_bytes += static_cast<int64_t>(num_tokens) * token_bytes;
     }
     const auto slots = all_slots.subspan(batch * num_tokens, num_tokens);
@@ -194,7 +167,7 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
         writer.write(i, slots[i]);
       }
     });
-    static_cast<int32_t*>(num_dropped->untyped_data())[batch] = count_dropped(slots, num_slots);
+    call.num_dropped()[batch] = count_dropped(slots, num_slots);
   }
   return ffi::Error::Success();
 }
@@ -202,14 +175,7 @@ ffi::Error write_kv_quantized(ffi::ThreadPool threads, ffi::AnyBuffer slot_mappi
 }  // namespace
 }  // namespace pagedkv
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvWriteKvQuantized, pagedkv::write_kv_quantized,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::AnyBuffer>()  // slot_mapping
-                                  .Arg<xla::ffi::AnyBuffer>()  // layer
-                                  .RemainingArgs()             // pools, scales, new rows
-                                  .Ret<xla::ffi::AnyBuffer>()  // num_dropped
-                                  .RemainingRets()             // pools, scales, aliased
-                                  .Attr<std::string_view>("layout")
-                                  .Attr<bool>("layered")             // a layer axis comes first
-                                  .Attr<std::string_view>("mode"));  // drop or raise
+XLA_FFI_Error* PagedkvWriteKvQuantized(XLA_FFI_CallFrame* frame) {
+  return pagedkv::run_write</*kQuantized=*/true, xla::ffi::ThreadPool>(frame, {},
+                                                                       pagedkv::write_kv_quantized);
+}

@@ -25,14 +25,15 @@ inline ffi::Error check_mode(std::string_view operation, std::string_view name) 
 
 /// XLA hands in the same memory for an aliased operand and result. Where it does not, the rest of
 /// the pool, `num_bytes` of it, must come along.
+inline ffi::Error carry_over(std::string_view operation, DeviceStream stream, const void* before,
+                             void* after, int64_t num_bytes) {
+  if (before == after || num_bytes == 0) return ffi::Error::Success();
+  return device_error(operation, copy_bytes(stream, after, before, num_bytes));
+}
 inline ffi::Error carry_over(std::string_view operation, DeviceStream stream,
                              const ffi::AnyBuffer& before, const ffi::AnyBuffer& after,
                              int64_t num_bytes) {
-  if (before.untyped_data() == after.untyped_data() || num_bytes == 0) {
-    return ffi::Error::Success();
-  }
-  return device_error(operation,
-                      copy_bytes(stream, after.untyped_data(), before.untyped_data(), num_bytes));
+  return carry_over(operation, stream, before.untyped_data(), after.untyped_data(), num_bytes);
 }
 
 /// The map of an operand with batch axes `axes`, which broadcast to the batch. Fails if there are

@@ -3,14 +3,11 @@
 #include <string_view>
 
 #include "calls.h"
-#include "checks.h"
 #include "cuda/handlers.h"
 #include "device.h"
-#include "inline_vector.h"
 #include "kv_layout.h"
-#include "operands.h"
 #include "pagedkv/math.h"
-#include "write_checks.h"
+#include "write_plan.h"
 #include "write_rows.h"
 
 namespace pagedkv::cuda {
@@ -19,10 +16,10 @@ namespace {
 constexpr std::string_view kOperation = "write_kv";
 
 // What a kernel is told of one stream.
-WriteRows::Stream make_stream(const ffi::AnyBuffer& pool, const ffi::AnyBuffer& rows,
-                              int64_t layer_bytes, const RowGeometry& geometry) {
-  WriteRows::Stream stream{.pool = static_cast<std::byte*>(pool.untyped_data()),
-                           .rows = static_cast<const std::byte*>(rows.untyped_data()),
+WriteRows::Stream make_stream(std::byte* pool, const std::byte* rows, int64_t layer_bytes,
+                              const RowGeometry& geometry) {
+  WriteRows::Stream stream{.pool = pool,
+                           .rows = rows,
                            .layer_bytes = layer_bytes,
                            .geometry = geometry,
                            .unit = geometry.element_bytes,
@@ -40,47 +37,25 @@ WriteRows::Stream make_stream(const ffi::AnyBuffer& pool, const ffi::AnyBuffer& 
   return stream;
 }
 
-ffi::Error write_kv(DeviceStream device, ffi::AnyBuffer slot_mapping, ffi::AnyBuffer layer,
-                    ffi::RemainingArgs pools_and_rows, ffi::Result<ffi::AnyBuffer> num_dropped,
-                    ffi::RemainingRets new_pools, std::string_view layout_name, bool layered,
-                    std::string_view mode) {
-  const KvLayout* layout = find_layout(layout_name);
-  if (layout == nullptr) return invalid_argument(kOperation, "no layout ", layout_name);
-  const size_t num_pools = layout->num_pools(), num_streams = layout->num_streams();
-  InlineVector<ffi::AnyBuffer, 4> operands;
-  InlineVector<ffi::AnyBuffer, 2> results;
-  if (auto error = read_operands(kOperation, pools_and_rows, num_pools + num_streams, operands);
-      error.failure()) {
-    return error;
-  }
-  if (auto error = read_results(kOperation, new_pools, num_pools, results); error.failure()) {
-    return error;
-  }
-  if (auto error = check_mode(kOperation, mode); error.failure()) return error;
-  const auto pools = operands.span().first(num_pools);
-  const auto rows = operands.span().last(num_streams);
-  const auto checked = check_write(kOperation, slot_mapping, layer, *num_dropped, *layout, pools,
-                                   results.span(), rows, layered, Mode::kDrop, /*by_head=*/false);
-  if (!checked) return checked.error();
-  if (auto error = check_row_dtypes(kOperation, *layout, pools, rows); error.failure()) {
-    return error;
-  }
-  const CheckedWrite& write = **checked;
-  const auto num_batches = static_cast<int64_t>(num_elements(layer));
+ffi::Error write_kv(const WriteCall& call, DeviceStream device) {
+  const WritePlan& plan = call.plan();
+  const CheckedWrite& write = plan.write;
+  const auto num_batches = static_cast<int64_t>(plan.num_batches);
+  const size_t num_streams = write.rows.size();
   if (num_batches == 0) return ffi::Error::Success();
-  for (size_t i = 0; i < num_pools; ++i) {
-    if (auto error = carry_over(kOperation, device, pools[i], results[i],
-                                write.pools[i].layer_offset(num_batches, 0));
+  for (size_t i = 0; i < write.pools.size(); ++i) {
+    if (auto error =
+            carry_over(kOperation, device, call.pool_before(i), call.pool(i), call.pool_bytes(i));
         error.failure()) {
       return error;
     }
   }
   const PoolGeometry& first = write.pools.front();
-  WriteRows kernel{.slots = static_cast<const int32_t*>(slot_mapping.untyped_data()),
-                   .layers = static_cast<const int32_t*>(layer.untyped_data()),
-                   .num_dropped = static_cast<int32_t*>(num_dropped->untyped_data()),
+  WriteRows kernel{.slots = call.slots().data(),
+                   .layers = call.layers().data(),
+                   .num_dropped = call.num_dropped(),
                    .num_batches = num_batches,
-                   .num_rows = shape(slot_mapping).back(),
+                   .num_rows = static_cast<int64_t>(plan.num_tokens),
                    .num_layers = first.num_layers,
                    .num_slots = first.num_slots(),
                    .num_parts = 1,
@@ -90,10 +65,10 @@ ffi::Error write_kv(DeviceStream device, ffi::AnyBuffer slot_mapping, ffi::AnyBu
                    .streams = {}};
   int64_t most_bytes = 0;
   for (size_t i = 0; i < num_streams; ++i) {
-    const size_t pool = layout->pool_of(i);
+    const size_t pool = plan.layout->pool_of(i);
     const RowGeometry& geometry = write.rows[i];
     kernel.streams[i] =
-        make_stream(results[pool], rows[i], write.pools[pool].layer_offset(0, 1), geometry);
+        make_stream(call.pool(pool), call.rows(i), write.pools[pool].layer_offset(0, 1), geometry);
     most_bytes = std::max(most_bytes, geometry.row_bytes());
   }
   if (write.padded_token_bytes != 0) {
@@ -111,15 +86,9 @@ ffi::Error write_kv(DeviceStream device, ffi::AnyBuffer slot_mapping, ffi::AnyBu
 }  // namespace
 }  // namespace pagedkv::cuda
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(PagedkvCudaWriteKv, pagedkv::cuda::write_kv,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::PlatformStream<pagedkv::cuda::DeviceStream>>()
-                                  .Arg<xla::ffi::AnyBuffer>()  // slot_mapping
-                                  .Arg<xla::ffi::AnyBuffer>()  // layer
-                                  .RemainingArgs()             // pools, then new rows
-                                  .Ret<xla::ffi::AnyBuffer>()  // num_dropped
-                                  .RemainingRets()             // pools, aliased
-                                  .Attr<std::string_view>("layout")
-                                  .Attr<bool>("layered")            // a layer axis comes first
-                                  .Attr<std::string_view>("mode"),  // drops, whichever it is
-                              {xla::ffi::Traits::kCmdBufferCompatible});
+// Ids are on the device, so mode "raise" drops as "drop" does.
+XLA_FFI_Error* PagedkvCudaWriteKv(XLA_FFI_CallFrame* frame) {
+  using Stream = xla::ffi::PlatformStream<pagedkv::cuda::DeviceStream>;
+  return pagedkv::run_write</*kQuantized=*/false, Stream>(
+      frame, {xla::ffi::Traits::kCmdBufferCompatible}, pagedkv::cuda::write_kv);
+}

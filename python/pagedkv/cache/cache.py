@@ -35,7 +35,17 @@ class PagedAttentionCache:
         quantizer: Quantizer | None = None,
         kv_pages_sharding: PartitionSpec | NamedSharding | None = None,
     ) -> Self:
-        """Makes ``metadata.num_hidden_layers`` views of zeros; see `PagedAttentionCacheView.init`."""
+        """Makes ``metadata.num_hidden_layers`` views of zeros; see `PagedAttentionCacheView.init`.
+
+        Args:
+          mesh: The devices.
+          metadata: The sizes.
+          quantizer: As of `PagedAttentionCacheView.init`.
+          kv_pages_sharding: As there.
+
+        Raises:
+          TypeError, ValueError: As there.
+        """
         return cls(
             views=[
                 cls.view_type.init(mesh, metadata, layer_index, quantizer, kv_pages_sharding)
@@ -48,8 +58,17 @@ class PagedAttentionCache:
         """Returns None, whatever it is given, as EasyDeL 0.1.3's: no paged cache is partly there."""
 
     def replace_view(self, view: PagedAttentionCacheView) -> Self:
-        """Returns the cache with ``view`` as that of layer ``view.layer_index``."""
+        """Returns the cache with ``view`` as that of layer ``view.layer_index``.
+
+        Raises:
+          IndexError: If the cache has no such layer.
+        """
         index = view.layer_index
+        if not 0 <= index < len(self.views):
+            raise IndexError(
+                f"[{type(self).__name__}.replace_view] layer_index must be in "
+                f"[0, {len(self.views)}), got {index}"
+            )
         return replace(self, views=[*self.views[:index], view, *self.views[index + 1 :]])
 
     def replace(self, **changes: Any) -> Self:

@@ -3,11 +3,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from pagedkv.cache.axes import axis_names, padded
-from pagedkv.ops import write_kv
+from pagedkv.ops import local_ids, write_kv
 from pagedkv.ops._checks import Mode
 
 
@@ -24,6 +23,8 @@ def write_rows(
 ) -> tuple[jax.Array, jax.Array]:
     """Writes row ``i`` to slot ``slots[i]``, on the devices that have it.
 
+    `write_kv` finds out by itself how pools are cut. This does not ask it to, for two reasons: pages
+    may be cut along ``head_dim`` here, and a program that says how they are cut compiles sooner.
     Each device writes its part, with no communication about pages. Inside a `jax.shard_map` of the
     caller, the axes that it maps are its own business: there, the arrays are the local ones.
 
@@ -51,9 +52,8 @@ def write_rows(
         key_pages: jax.Array, value_pages: jax.Array, *rows: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         key, value, slots = rows
-        num_slots = key_pages.shape[1] * key_pages.shape[2]
         if pages:
-            slots = _local_slots(slots, num_slots, pages)
+            slots = local_ids(slots, key_pages.shape[1] * key_pages.shape[2], pages)
         return write(key_pages, value_pages, key, value, slots)[:2]
 
     in_specs = (pages_spec, pages_spec, rows_spec, rows_spec, PartitionSpec())
@@ -85,12 +85,3 @@ def _axes_to_map(sharding: NamedSharding | None) -> tuple[str, ...]:
     outer = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(outer.axis_names, outer.axis_types, strict=True))
     return tuple(name for name in mesh.axis_names if kinds.get(name) != AxisType.Manual)
-
-
-def _local_slots(slots: jax.Array, num_local: int, names: tuple[str, ...]) -> jax.Array:
-    """Global slots as those of this shard: -1 for those of others, out of range if they were."""
-    num_shards = jax.lax.axis_size(names)
-    local = slots - jax.lax.axis_index(names) * num_local
-    is_global = (slots >= 0) & (slots < num_shards * num_local)
-    is_local = is_global & (local >= 0) & (local < num_local)
-    return jnp.where(is_local, local, jnp.where(is_global, -1, slots))

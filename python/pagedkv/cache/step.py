@@ -46,7 +46,13 @@ class PagedAttentionMetadata:
     def for_prefill(
         cls, length: ArrayLike, page_table: ArrayLike, *, num_tokens: int
     ) -> "PagedAttentionMetadata":
-        """Makes a step that computes a prompt, padded to ``num_tokens``, and nothing else."""
+        """Makes a step that computes a prompt, padded to ``num_tokens``, and nothing else.
+
+        Args:
+          length: int32, shape ``[]``: tokens of the prompt.
+          page_table: int32, shape ``[pages]``: their pages, in order.
+          num_tokens: Tokens of the padded prompt.
+        """
         return cls._init_decode_state().replace(
             prefill_length=jnp.asarray(length, jnp.int32),
             prefill_pos=jnp.arange(num_tokens, dtype=jnp.int32),
@@ -55,7 +61,12 @@ class PagedAttentionMetadata:
 
     @classmethod
     def for_generate(cls, pos: ArrayLike, page_table: ArrayLike) -> "PagedAttentionMetadata":
-        """Makes a step that computes one token for each row, and nothing else."""
+        """Makes a step that computes one token for each row, and nothing else.
+
+        Args:
+          pos: int32, shape ``[batch]``: the position of each, -1 for an idle row.
+          page_table: int32, shape ``[batch, pages]``: the pages of each request.
+        """
         return cls._init_decode_state().replace(generate_pos=pos, generate_page_table=page_table)
 
     @classmethod

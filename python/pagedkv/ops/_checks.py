@@ -1,5 +1,6 @@
 """What the ops ask of their operands at trace time. The handlers ask it again."""
 
+import functools
 import math
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -13,6 +14,7 @@ from pagedkv.layouts import KVLayout
 Mode = Literal["drop", "raise"]
 
 _MAX_INT32 = 2**31 - 1
+_ROWS_IN_ONE_PIECE = (KVLayout.NHD, KVLayout.FUSED_PACKED, KVLayout.SIDE_BY_SIDE)
 
 
 class HasShape(Protocol):
@@ -83,8 +85,13 @@ def as_layout(operation: str, layout: KVLayout | str) -> KVLayout:
     return KVLayout[layout]
 
 
+@functools.cache
+def _is_extended(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jax.dtypes.extended))
+
+
 def check_plain_dtype(operation: str, name: str, pages: HasShape) -> None:
-    if jnp.issubdtype(pages.dtype, jax.dtypes.extended):
+    if _is_extended(pages.dtype):
         raise TypeError(f"[{operation}] {name} must be of a plain dtype, got {pages.dtype}")
 
 
@@ -93,16 +100,15 @@ def check_pool(
 ) -> None:
     """Refuses a pool of the wrong rank, of rows that are not whole bytes, or out of int32's reach."""
     check_plain_dtype(operation, name, pages)
-    axes = ["layers"] * layered + list(layout.axes)
-    if len(pages.shape) != len(axes):
-        layer = "with" if layered else "without"
-        raise ValueError(
-            f"[{operation}] {name} must have shape [{', '.join(axes)}] {layer} layer, "
-            f"got {_text(pages.shape)}"
-        )
     shape = pages.shape[layered:]
+    if len(pages.shape) != layered + len(layout.axes):
+        layer = "with" if layered else "without"
+        axes = ", ".join(["layers"] * layered + list(layout.axes))
+        raise ValueError(
+            f"[{operation}] {name} must have shape [{axes}] {layer} layer, got {_text(pages.shape)}"
+        )
     sizes = layout.sizes(shape)
-    if layout in (KVLayout.NHD, KVLayout.FUSED_PACKED, KVLayout.SIDE_BY_SIDE):
+    if layout in _ROWS_IN_ONE_PIECE:
         row: tuple[int, ...] = (sizes["kv_heads"], sizes["head_dim"])
     else:
         row = (sizes["head_dim"] if shape[-1] == sizes["head_dim"] else 1,)
@@ -156,6 +162,23 @@ def check_rows(
         if layout.pads:
             shape = f"{_text(ids.shape)} and then at most {_text(room)}"
         raise ValueError(f"[{operation}] {name} must have shape {shape}, got {_text(rows.shape)}")
+
+
+def check_page_op(
+    operation: str,
+    pages: ArrayLike,
+    page_ids: ArrayLike,
+    layer: ArrayLike | None,
+    layout: KVLayout | str,
+    mode: Mode,
+) -> tuple[KVLayout, ArrayLike]:
+    """What the ops on pages of one pool ask alike. Returns the layout and the layer's id."""
+    layout = as_layout(operation, layout)
+    check_mode(operation, mode)
+    pool = as_array(operation, "pages", pages)
+    check_pool(operation, "pages", pool, layered=layer is not None, layout=layout)
+    check_int32(operation, "page_ids", as_array(operation, "page_ids", page_ids))
+    return layout, as_layer(operation, layer, pool)
 
 
 def check_page_rows(
@@ -312,11 +335,11 @@ def as_layer(operation: str, layer: ArrayLike | None, pages: HasShape) -> ArrayL
     A Python int is known now, so it is checked now.
     """
     if layer is None:
-        return np.int32(0)
+        return _int32(0)
     if isinstance(layer, int) and not isinstance(layer, bool):
         if not 0 <= layer < pages.shape[0]:
             raise IndexError(f"[{operation}] layer {layer} is out of range [0, {pages.shape[0]})")
-        return np.int32(layer)
+        return _int32(layer)
     return _as_scalar(operation, "layer", layer)
 
 
@@ -333,12 +356,18 @@ def as_count(
     A Python int is known now, so it is checked now.
     """
     if count is None:
-        return np.int32(without)
+        return _int32(without)
     if isinstance(count, int) and not isinstance(count, bool):
         if count < minimum:
             raise ValueError(f"[{operation}] {name} must be at least {minimum}, got {count}")
-        return np.int32(min(count, _MAX_INT32))
+        return _int32(min(count, _MAX_INT32))
     return _as_scalar(operation, name, count)
+
+
+@functools.cache
+def _int32(value: int) -> np.int32:
+    """One and the same object for a value: a program then has one constant of it."""
+    return np.int32(value)
 
 
 def _as_scalar(operation: str, name: str, value: ArrayLike) -> ArrayLike:
@@ -349,6 +378,7 @@ def _as_scalar(operation: str, name: str, value: ArrayLike) -> ArrayLike:
     return value
 
 
+@functools.cache
 def bits(dtype: Any) -> int:
     """Bits of one element in memory; types under a byte are packed there."""
     if jnp.issubdtype(dtype, jnp.integer):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -106,7 +107,11 @@ class Op:
 def _is_on_mesh(operands: Sequence[Any]) -> bool:
     if not jax.sharding.get_abstract_mesh().empty:
         return True
-    return any(not jax.typeof(operand).sharding.mesh.empty for operand in operands)
+    return any(
+        not jax.typeof(operand).sharding.mesh.empty
+        for operand in operands
+        if not isinstance(operand, np.ndarray | np.generic)
+    )
 
 
 # The primitive: an op in a program without a mesh.

@@ -64,9 +64,9 @@ def gather_pages(
         debugging. Only the CPU can raise, other platforms drop.
 
     Returns:
-      ``rows``: the dtype of ``pages``, shape ``[*page_ids.shape, *page]``, where a page has the
-      axes of a layer's pool but that of the pages, and ``num_dropped``: int32, shape ``[]``, how many ids were out of range, padding aside. All
-      of them, if the layer is.
+      ``rows``: the dtype of ``pages``, or ``dtype``; shape ``[*page_ids.shape, *page]``, where a
+      page has the axes of a layer's pool but that of the pages. And ``num_dropped``: int32, shape
+      ``[]``, how many ids were out of range, padding aside. All of them, if the layer is.
 
     Raises:
       TypeError: If an operand is no array or the ids are not int32.
@@ -84,7 +84,9 @@ def gather_pages(
     """
     operation = "gather_pages"
     if isinstance(pages, QuantizedPages):
-        layout, layer_id = _check(operation, pages.pages, page_ids, layer, layout, mode)
+        layout, layer_id = _checks.check_page_op(
+            operation, pages.pages, page_ids, layer, layout, mode
+        )
         _quantized.granularity_of(operation, "pages", pages, layout, layered=layer is not None)
         return PageGather(
             *_dequantizing_op(
@@ -98,7 +100,7 @@ def gather_pages(
         )
     if dtype is not None:
         raise ValueError(f"[{operation}] dtype is for QuantizedPages, got {dtype!r} for an array")
-    layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
+    layout, layer_id = _checks.check_page_op(operation, pages, page_ids, layer, layout, mode)
     return PageGather(
         *_op(operation, len(np.shape(page_ids)), layout, layer is not None, mode)(
             pages, page_ids, layer_id
@@ -146,7 +148,7 @@ def gather_into(
       ([3.0, 0.0], 0)
     """
     operation = "gather_into"
-    layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
+    layout, layer_id = _checks.check_page_op(operation, pages, page_ids, layer, layout, mode)
     layered = layer is not None
     pool = _checks.as_array(operation, "pages", pages)
     _checks.check_page_rows(
@@ -201,29 +203,12 @@ def gather_through(
       ((4, 1, 1, 1), [3.0])
     """
     operation = "gather_through"
-    layout, layer_id = _check(operation, pages, page_ids, layer, layout, mode)
+    layout, layer_id = _checks.check_page_op(operation, pages, page_ids, layer, layout, mode)
     return PageGatherThrough(
         *_op(operation, len(np.shape(page_ids)), layout, layer is not None, mode)(
             pages, page_ids, layer_id
         )
     )
-
-
-def _check(
-    operation: str,
-    pages: ArrayLike,
-    page_ids: ArrayLike,
-    layer: ArrayLike | None,
-    layout: KVLayout | str,
-    mode: Mode,
-) -> tuple[KVLayout, ArrayLike]:
-    layout = _checks.as_layout(operation, layout)
-    _checks.check_mode(operation, mode)
-    pool = _checks.as_array(operation, "pages", pages)
-    _checks.check_pool(operation, "pages", pool, layered=layer is not None, layout=layout)
-    ids = _checks.as_array(operation, "page_ids", page_ids)
-    _checks.check_int32(operation, "page_ids", ids)
-    return layout, _checks.as_layer(operation, layer, pool)
 
 
 class _Form(NamedTuple):

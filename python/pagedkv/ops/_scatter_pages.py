@@ -70,22 +70,17 @@ def scatter_pages(
     """
     operation = "scatter_pages"
     layered = layer is not None
-    layout = _checks.as_layout(operation, layout)
-    _checks.check_mode(operation, mode)
-    pool = _checks.as_array(operation, "pages", pages)
-    _checks.check_pool(operation, "pages", pool, layered=layered, layout=layout)
+    layout, layer_id = _checks.check_page_op(operation, pages, page_ids, layer, layout, mode)
     ids = _checks.as_array(operation, "page_ids", page_ids)
-    _checks.check_int32(operation, "page_ids", ids)
     _checks.check_page_rows(
         operation,
         _checks.as_array(operation, "rows", rows),
         "pages",
-        pool,
+        _checks.as_array(operation, "pages", pages),
         ids,
         axis=layout.page_axis + layered,
         layered=layered,
     )
-    layer_id = _checks.as_layer(operation, layer, pool)
     op = _op(len(ids.shape), layout, layered, mode)
     return PageScatter(*op(pages, rows, page_ids, layer_id))
 

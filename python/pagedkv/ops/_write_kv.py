@@ -57,9 +57,9 @@ def write_kv(
         the rows on their way.
       value_pages: The shape of ``key_pages``, but for ``head_dim``. None in a layout whose
         ``key_pages`` hold the values too.
-      key: The dtype of ``key_pages``, or float32, bfloat16 or float16 to be quantised; shape ``[tokens, kv_heads, head_dim]``; in a latent layout
-        ``[tokens, head_dim]``. In a layout that pads, heads and elements may be fewer than the
-        pool has, which are written as zeros.
+      key: The dtype of ``key_pages``, or float32, bfloat16 or float16 to be quantised; shape
+        ``[tokens, kv_heads, head_dim]``; in a latent layout ``[tokens, head_dim]``. In a layout
+        that pads, heads and elements may be fewer than the pool has, which are written as zeros.
       value: The dtype of ``value_pages``, shape ``[tokens, kv_heads, head_dim]``. None in a latent
         layout.
       slot_mapping: int32, shape ``[tokens]``, each in ``[0, pages * page_size)``, or -1 for

@@ -132,8 +132,7 @@ def run_program(*arguments):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("types", ["functional", "mutable"])
-@pytest.mark.parametrize("num_devices", [1, 4])
+@pytest.mark.parametrize(("types", "num_devices"), [("mutable", 1), ("functional", 4)])
 def test_program_exported_here_runs_in_another_process(tmp_path, types, num_devices):
     cache_type = {
         "functional": PagedAttentionCache,

@@ -152,7 +152,9 @@ def prefills(draw):
     num_pages = draw(st.sampled_from([2, 7]))
     num_tokens = draw(st.sampled_from([0, 1, 4])) * page_size
     length = draw(st.integers(-1, num_tokens + page_size))
-    table = draw(st.lists(st.integers(0, num_pages - 1), max_size=4, unique=True))
+    # Few lengths, each of which is compiled: none, one, and as many as there can be.
+    width = draw(st.sampled_from([0, 1, min(4, num_pages)]))
+    table = draw(st.permutations(range(num_pages)))[:width]
     return page_size, num_pages, num_tokens, length, table
 
 
@@ -429,6 +431,16 @@ def test_cache_replaces_a_view(one_device, metadata):
     assert replaced.views[0] is cache.views[0]
     assert replaced.views[1] is view
     assert cache.views[1] is not view
+
+
+def test_cache_refuses_a_view_of_no_layer(one_device, metadata):
+    cache = PagedAttentionCache.init_cache(one_device, metadata)
+    for index in (-1, len(cache.views)):
+        view = cache.views[0].replace(layer_index=index)
+        with pytest.raises(
+            IndexError, match=rf"\[PagedAttentionCache.replace_view\] .*got {index}"
+        ):
+            cache.replace_view(view)
 
 
 def test_no_cache_is_empty(one_device, metadata):

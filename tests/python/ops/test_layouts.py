@@ -1,6 +1,8 @@
 """Every layout: write_kv and the page ops against a NumPy loop that spells out where a row lies."""
 
+import copy
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -267,33 +269,37 @@ def to_bytes(rows):
     return flat.view(np.uint8).reshape(len(rows), -1)
 
 
+def compiled(reference, **kwargs):
+    """One program: eagerly, each operation in it is compiled apart."""
+    return jax.jit(functools.partial(reference, **kwargs))
+
+
 @ALL
 def test_page_references_equal_the_handlers(layout):
     pools = [jnp.asarray(pool) for pool in operands(layout, "bfloat16")[0]]
-    for layered, axis, pool in ((True, layout.page_axis, pools[0]), (False, 0, pools[0][0])):
+    for layered, pool in ((True, pools[0]), (False, pools[0][0])):
         layer = jnp.int32(1 if layered else 0)
         kwargs = {"layered": layered, "page_axis": layout.page_axis}
         arrays = gather_through(pool, IDS, layer=layer if layered else None, layout=layout)
-        reference = _reference.gather_through(pool, jnp.asarray(IDS), layer, **kwargs)
+        reference = compiled(_reference.gather_through, **kwargs)(pool, IDS, layer)
         jax.tree.map(oracle.assert_same, reference, tuple(map(np.asarray, arrays)))
-        into = _reference.gather_into(pool, arrays.rows, jnp.asarray(IDS), layer, **kwargs)
+        into = compiled(_reference.gather_into, **kwargs)(pool, arrays.rows, IDS, layer)
         oracle.assert_same(into[0], np.asarray(arrays.rows))
         new = jnp.flip(arrays.rows, 0)
         scattered = scatter_pages(pool, IDS, new, layer=layer if layered else None, layout=layout)
-        reference = _reference.scatter_pages(pool, new, jnp.asarray(IDS), layer, **kwargs)
+        reference = compiled(_reference.scatter_pages, **kwargs)(pool, new, IDS, layer)
         jax.tree.map(oracle.assert_same, reference, tuple(map(np.asarray, scattered)))
-        del axis
     axis = layout.page_axis + 1
     pairs = jnp.int32([1, 2, 3, -1, 9]), jnp.int32([2, 1, 0, 3, 0])
     copied = copy_pages(pools, *pairs, layout=layout, stacked=True)
-    reference = _reference.copy_pages(*pairs, *pools, page_axis=axis)
+    reference = compiled(_reference.copy_pages, page_axis=axis)(*pairs, *pools)
     jax.tree.map(oracle.assert_same, list(reference[1:]), list(map(np.asarray, copied.pools)))
     assert int(reference[0]) == int(copied.num_dropped) == 1
     rows = jnp.zeros([len(IDS), page_row_bytes(pools, layout=layout, stacked=True)], jnp.uint8)
     moved = move_pages(pools, IDS, rows, to="rows", layout=layout, stacked=True)
-    reference = _reference.pages_to_rows(jnp.asarray(IDS), rows, *pools, page_axis=axis)
+    reference = compiled(_reference.pages_to_rows, page_axis=axis)(IDS, rows, *pools)
     oracle.assert_same(reference[1], np.asarray(moved.rows))
-    back = _reference.rows_to_pages(jnp.asarray(IDS[::-1]), moved.rows, *pools, page_axis=axis)
+    back = compiled(_reference.rows_to_pages, page_axis=axis)(IDS[::-1], moved.rows, *pools)
     wanted = move_pages(pools, IDS[::-1], moved.rows, to="pages", layout=layout, stacked=True)
     jax.tree.map(oracle.assert_same, list(back[1:]), list(map(np.asarray, wanted.pools)))
     assert int(reference[0]) == int(back[0]) == num_bad(IDS)
@@ -338,6 +344,7 @@ def test_vmap_of_page_ops_equals_a_loop_over_the_batch(layout):
     ids = np.stack([IDS, IDS[::-1]])
     pairs = np.int32([[1, 2], [0, 3]]), np.int32([[2, 3], [4, 9]])
 
+    @jax.jit
     def ops(pool, ids, sources, targets):
         through = gather_through(pool, ids, layer=1, layout=layout)
         into = gather_into(pool, ids, through.rows + 1, layer=1, layout=layout)
@@ -562,3 +569,18 @@ def test_pool_shapes_refuses(kwargs, text):
     sizes |= kwargs
     with pytest.raises(ValueError, match=rf"\[KVLayout.pool_shapes\] {text}"):
         KVLayout[sizes.pop("layout")].pool_shapes(**sizes)
+
+
+@ALL
+def test_sizes_refuses_another_number_of_axes(layout):
+    shape = [2] * (len(layout.axes) + 1)
+    for sizes in (layout.sizes, layout.room):
+        with pytest.raises(ValueError, match=rf"\[KVLayout.sizes\] shape must .* of {layout.name}"):
+            sizes(shape)
+
+
+def test_a_layout_is_one_object():
+    for layout in KVLayout:
+        assert pickle.loads(pickle.dumps(layout)) is layout
+        assert copy.deepcopy(layout) is layout
+        assert {layout: 1}[KVLayout[layout.name]] == 1

@@ -65,6 +65,49 @@ def test_reference_equals_the_loop(dtype, layer):
     assert_written(xla_write(*arrays, layer=layer), oracle.write_kv(*arrays, layer=layer))
 
 
+def test_calls_that_differ_in_little_are_told_apart():
+    # More kinds of calls than a thread remembers, in one program and twice over. Some differ in an
+    # attribute alone: with as many heads as tokens of a page, three layouts have pools of one shape.
+    heads = PAGES
+    rng = np.random.default_rng(0)
+    pool, other = (
+        oracle.random_array(rng, (heads, PAGES, heads, DIM), "float32") for _ in range(2)
+    )
+    layouts = ["NHD", "HND", "HEADS_FIRST"]
+    kinds = [(layout, num_rows) for num_rows in (1, 2, 3, 5) for layout in layouts] * 2
+    rows = [oracle.random_array(rng, (n, heads, DIM), "float32") for _, n in kinds]
+    slots = [rng.choice(PAGES * heads, n, replace=False).astype(np.int32) for _, n in kinds]
+
+    @jax.jit
+    def program(pools, rows, slots):
+        dropped = 0
+        for (layout, _), row, ids in zip(kinds, rows, slots, strict=True):
+            *pools, count = write_kv(*pools, row, -row, ids, layout=layout)
+            dropped += count
+        return *pools, dropped
+
+    expected = [pool, other]
+    for (layout, _), row, ids in zip(kinds, rows, slots, strict=True):
+        expected, _ = oracle.write_layout(
+            KVLayout[layout], [p[None] for p in expected], [row, -row], ids, 0
+        )
+        expected = [p[0] for p in expected]
+    for _ in range(2):
+        assert_written(program([pool, other], rows, slots), (*expected, 0))
+
+
+def test_modes_are_told_apart():
+    arrays = operands()
+    compiled = {
+        mode: jax.jit(functools.partial(write_kv, mode=mode)).lower(*arrays).compile()
+        for mode in ("drop", "raise")
+    }
+    for _ in range(2):
+        assert int(compiled["drop"](*arrays).num_dropped) == NUM_BAD
+        with pytest.raises(jax.errors.JaxRuntimeError, match=f"slot {NUM_SLOTS} at position 2"):
+            jax.block_until_ready(compiled["raise"](*arrays))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_moves_bits_and_not_numbers(dtype):
     arrays = operands(dtype, slots=[7])
