@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .run import ReplayResult
 
@@ -102,10 +103,12 @@ def _draw_curve(axes: Axes, results: Sequence[tuple[str, ReplayResult]]) -> None
     _name(axes, "hit rate of the whole trace", "pages of the pool", "share of prompt tokens")
 
 
-def _recent_hit_rates(result: ReplayResult) -> np.ndarray:
+def _recent_hit_rates(result: ReplayResult) -> NDArray[np.float64]:
     hits = np.array([0] * _WINDOW + [sample.num_hit_tokens for sample in result.samples])
     tokens = np.array([0] * _WINDOW + [sample.num_prompt_tokens for sample in result.samples])
-    return (hits[_WINDOW:] - hits[:-_WINDOW]) / np.maximum(tokens[_WINDOW:] - tokens[:-_WINDOW], 1)
+    num_tokens = np.maximum(tokens[_WINDOW:] - tokens[:-_WINDOW], 1)
+    rates: NDArray[np.float64] = (hits[_WINDOW:] - hits[:-_WINDOW]) / num_tokens
+    return rates
 
 
 def _name(axes: Axes, title: str, across: str, up: str) -> None:
