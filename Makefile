@@ -14,6 +14,8 @@
 #   make dev     rebuild the extensions after a change in C++, in seconds
 #   make peers   fetch the projects that the tests compare with
 #   make stubs   write the checked-in stubs anew
+#   make docs    the documentation, into build/docs; warnings are errors
+#   make dist    sdist and wheel, into dist/
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
@@ -187,4 +189,19 @@ stubs:
 	  $(BIN)/python -m nanobind.stubgen -m pagedkv.$$module -o python/pagedkv/$$module.pyi; \
 	done
 
-.PHONY: demo test test-cpp test-python test-gpu bench counts has-valgrind fuzz lint asan tsan tpu asan-python dev stubs peers system-packages
+# --- what others read and install -----------------------------------------------------------------
+
+# Reads the package and never imports it, so nothing is compiled.
+docs: $(BIN)/python
+	$(PIP) install -q --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The wheel is built from the sdist, so that an sdist which lacks a file is found out here. No handlers
+# for CUDA, as in the wheels of a release; docs/releasing.md has those.
+dist: $(BIN)/python
+	$(PIP) install -q --group dist
+	rm -rf dist
+	$(BIN)/python -m build -Ccmake.define.PAGEDKV_CUDA=OFF
+	$(BIN)/twine check --strict dist/*
+
+.PHONY: docs dist demo test test-cpp test-python test-gpu bench counts has-valgrind fuzz lint asan tsan tpu asan-python dev stubs peers system-packages
