@@ -1,6 +1,8 @@
 """Whether an installed pagedkv works: both planes once, and no pool copied. Wheels are tested with it.
 
     python examples/smoke.py
+
+Exits with 0 if so.
 """
 
 import jax

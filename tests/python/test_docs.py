@@ -1,14 +1,17 @@
-"""Every example that a reader may copy runs: docstrings, README and docs."""
+"""Every example that a reader may copy runs: docstrings, README and docs, `pagedkv ...` lines too."""
 
 import doctest
 import importlib
 import inspect
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pagedkv
 import pytest
+from pagedkv.commands.app import app
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
@@ -39,18 +42,39 @@ DOCUMENTED = {
     if isinstance(getattr(value, "__doc__", None), str) and ">>>" in value.__doc__
 }
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Code blocks, each with those that go on from it, as one.
+GOES_ON = re.compile(r"```\n(?:(?!```).*\n)*?<!-- goes on -->\n```python\n")
 BLOCKS = [
     pytest.param(text, id=f"{path.name}-{number}")
     for path in DOCUMENTS
     for number, text in enumerate(
-        re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+        re.findall(
+            r"^```python\n(.*?)^```", GOES_ON.sub("", path.read_text()), re.MULTILINE | re.DOTALL
+        )
     )
 ]
+# "$ pagedkv ..." and the lines it prints, to the next command. Those that serve a model have tests of
+# their own.
+COMMANDS = [
+    pytest.param(command, output, id=command)
+    for path in DOCUMENTS
+    for text in re.findall(r"^```console\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    for command, output in re.findall(r"^\$ pagedkv (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
+    if not command.startswith("generate")
+]
+SPEED = re.compile(r"[\d.]+ M\s*$", re.MULTILINE)
+
+
+def printed(text):
+    """Lines without what differs from run to run."""
+    lines = (" ".join(line.split()) for line in SPEED.sub("SPEED\n", text).splitlines())
+    return [line for line in lines if line]
 
 
 def test_there_are_examples():
     assert len(DOCUMENTED) >= 5
     assert BLOCKS
+    assert COMMANDS
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))
@@ -63,5 +87,15 @@ def test_docstring_example_runs(name):
 
 
 @pytest.mark.parametrize("code", BLOCKS)
-def test_document_example_runs(code):
+def test_document_example_runs(code, monkeypatch):
+    monkeypatch.chdir(ROOT)  # they read examples/
     exec(compile(code, "example", "exec"), {})  # noqa: S102 - our own documents
+
+
+@pytest.mark.parametrize(("command", "output"), COMMANDS)
+def test_command_prints_what_is_shown(command, output, tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, shlex.split(command), env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert printed(result.output) == printed(output)
