@@ -55,11 +55,16 @@ EASYDEL := build/peers/easydel-0.3.0-py3-none-any.whl
 EASYDEL_CACHE := build/peers/easydel-0.1.3-py3-none-any.whl
 # tpu-inference, whose kernels' references write and read our pages in tests/peers.
 TPU_INFERENCE := build/peers/tpu_inference-0.32.0-py3-none-any.whl
-peers: $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
+# sglang-jax, to which a diff of docs/embedding.md applies.
+SGLANG_JAX := build/peers/sglang_jax-0.1.0rc0-py3-none-any.whl
+peers: $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE) $(SGLANG_JAX)
 $(EASYDEL) $(EASYDEL_CACHE): build/peers/easydel-%-py3-none-any.whl: | $(BIN)/python
 	$(PIP) download -q --no-deps -d $(@D) easydel==$*
 $(TPU_INFERENCE): build/peers/tpu_inference-%-py3-none-any.whl: | $(BIN)/python
 	$(PIP) download -q --no-deps -d $(@D) tpu-inference==$*
+# Its files are read, not run: whether it supports this Python does not matter.
+$(SGLANG_JAX): build/peers/sglang_jax-%-py3-none-any.whl: | $(BIN)/python
+	$(PIP) download -q --no-deps --ignore-requires-python -d $(@D) sglang-jax==$*
 
 # Debian's packages for the C++ side, where we may install them. Elsewhere CMake looks on, and says
 # what is missing.
@@ -90,7 +95,7 @@ test-cpp: system-packages $(VENV)/installed
 	$(BIN)/cmake --build build/dev
 	$(BIN)/ctest --preset dev
 
-test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
+test-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE) $(SGLANG_JAX)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # JAX for the driver's version of CUDA; jax[cuda12] or jax[cuda13].
@@ -120,7 +125,7 @@ tpu: $(VENV)/installed
 # A build of its own, which comes before the installed one. Not after `make dev`, whose build comes
 # before all others.
 SANITIZED := $(abspath build/asan-python)
-asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE)
+asan-python: $(VENV)/installed $(EASYDEL) $(EASYDEL_CACHE) $(TPU_INFERENCE) $(SGLANG_JAX)
 	$(PIP) install -q --no-deps --upgrade --target $(SANITIZED)/site . -Cinstall.strip=false \
 	  -Cbuild-dir=$(SANITIZED)/tree -Ccmake.define.PAGEDKV_SANITIZE=address,undefined \
 	  -Ccmake.define.PAGEDKV_CUDA=OFF
