@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pagedkv
 import pytest
+from pagedkv import ops
 from pagedkv.commands.app import app
 from typer.testing import CliRunner
 
@@ -36,6 +37,11 @@ def public_objects():
                         yield f"{module.__name__}.{name}.{member}", function
 
 
+PUBLIC = [
+    name
+    for name, value in vars(pagedkv).items()
+    if getattr(value, "__module__", "").startswith("pagedkv") and not name.startswith("_")
+]
 DOCUMENTED = {
     name: value
     for name, value in public_objects()
@@ -75,6 +81,15 @@ def test_there_are_examples():
     assert len(DOCUMENTED) >= 5
     assert BLOCKS
     assert COMMANDS
+
+
+def test_reference_has_every_public_name():
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    named = set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    public = {f"pagedkv.{name}" for name in PUBLIC} | {
+        f"pagedkv.ops.{name}" for name in ops.__all__
+    }
+    assert public - named == {"pagedkv.ops.KVLayout"}  # of `pagedkv`
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))
