@@ -65,10 +65,14 @@ PageId PagePool::num_free_pages(ShardId shard) const {
 }
 
 void PagePool::set_num_shards(std::int32_t num_shards) {
-  if (num_shards != shards().size()) free_pages_.set_shards(PageShards(num_pages(), num_shards));
+  if (num_shards == shards().size()) return;
+  free_pages_.set_shards(PageShards(num_pages(), num_shards));
+  if (watch_ != nullptr) tell_dealt_out();
 }
 
 void PagePool::hand_out(PageId page) {
+  if (watch_ != nullptr) [[unlikely]]
+    tell_handed_out(page);
   at(page).ref_count = 1;
   ++counts_.num_allocated;
   if (at(page).is_cached()) {
@@ -104,6 +108,8 @@ void PagePool::hold(std::span<const PageId> pages) {
     free_pages_.remove(page);
     ++counts_.num_reused;
   }
+  if (watch_ != nullptr) [[unlikely]]
+    tell_held(pages);
   note_peak();
 }
 
@@ -144,6 +150,8 @@ void PagePool::cache(PageId page, const PageHash& hash, GroupId group) {
     throw_value_error("PagePool.cache", "page ", page, " is cached already");
   }
   if (group < 0) throw_value_error("PagePool.cache", "group must be >= 0, got ", group);
+  if (watch_ != nullptr) [[unlikely]]
+    tell_cached(page, hash, group);
   index_.insert(page, hash, group);
   ++counts_.num_cached;
 }
@@ -152,6 +160,7 @@ bool PagePool::reset_prefix_cache() {
   if (num_free_pages() != num_pages() - 1) return false;
   free_pages_.drop_content();
   index_.clear();
+  if (watch_ != nullptr) tell_cleared();
   return true;
 }
 
@@ -196,6 +205,7 @@ void PagePool::restore(std::span<const PageId> order, std::span<const PageConten
     index_.insert(content.page, content.hash, content.group);
   }
   for (const PageId page : order) free_pages_.push_back(page);
+  if (watch_ != nullptr) tell_restored();
 }
 
 void PagePool::check_invariants() const {
