@@ -18,11 +18,14 @@ from pagedkv import (
     PagesRemoved,
     PagesStored,
     Request,
+    Retention,
+    RetentionRange,
     SinkFullAttentionSpec,
     SlidingWindowSpec,
     hashing,
 )
 from pagedkv.events import BlockRemoved, EventEncoder
+from pagedkv.events.index import PageIndex
 from pagedkv.events.publisher import rank_endpoint
 from pagedkv.events.wire import kind_of
 
@@ -228,6 +231,28 @@ def test_restored_content_has_no_tokens():
     encoder = EventEncoder(after)
     assert {encoder.event(e).block_size for e in events} == {4}
     assert encoder.event(events[0]).token_ids == []
+
+
+def test_a_new_subscriber_hears_of_parents_first():
+    """Also where a page was evicted before the one after it, and computed again."""
+    manager = make()
+    first, last = RetentionRange(0, 4, priority=0), RetentionRange(4, 12, priority=90)
+    for _ in range(2):
+        serve(manager, Request("a", range(8), retention=Retention(ranges=[first, last])))
+        serve(manager, Request("b", range(100, 120)))  # evicts the first page of "a"
+    serve(manager, Request("c", [*range(4), *range(50, 58)]))
+    index, encoder = PageIndex(), EventEncoder(manager, hashes="bytes")
+    for event in manager.take_events():
+        index.apply(event)
+    known, keys = set(), keys_of(manager)
+    branches = 0
+    for event in index.events(encoder):
+        parent = (0, event.parent_block_hash)
+        assert parent in known or parent not in keys
+        branches += parent in known
+        known |= {(0, name) for name in event.block_hashes}
+    assert known == keys
+    assert branches == 1
 
 
 def test_more_than_max_pages_begins_anew():

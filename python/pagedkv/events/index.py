@@ -66,15 +66,12 @@ class PageIndex:
                 starts += filter(None, reversed(others))
                 if first is None:
                     break
-                if not self._continues(run[-1], first):
+                # Pages of which nobody knows the tokens are told of one by one, as they came.
+                if not (self._pages[run[-1]].tokens and self._pages[first].tokens):
                     starts.append(first)
                     break
                 run.append(first)
             yield self._event(run, encoder)
-
-    def _continues(self, before: Key, after: Key) -> bool:
-        first, second = self._pages[before], self._pages[after]
-        return bool(first.tokens and second.tokens) and first.lora_name == second.lora_name
 
     def _event(self, run: list[Key], encoder: EventEncoder) -> WireEvent:
         pages = [self._pages[key] for key in run]
