@@ -148,13 +148,14 @@ def test_a_snapshot_serves_what_the_buffer_has_not(subscribe, start):
         assert subscriber.index.keys.keys() == keys_of(manager)
         assert subscriber.index.num_checked >= len(keys_of(manager)) > 0
         assert publisher.num_snapshots == 1
-        for _ in range(3):  # and from there on as everybody else
-            traffic.step()
-            publisher.publish()
-        assert publisher.flush(10)
-        subscriber.catch_up()
-        assert publisher.num_snapshots == 1
-        assert subscriber.index.keys.keys() == keys_of(manager)
+        for num_steps, num_snapshots in ((3, 1), (30, 2)):  # and then as everybody else
+            for _ in range(num_steps):
+                traffic.step()
+                publisher.publish()
+            assert publisher.flush(10)
+            subscriber.catch_up()
+            assert publisher.num_snapshots == num_snapshots
+            assert subscriber.index.keys.keys() == keys_of(manager)
 
 
 def test_without_snapshots_the_buffer_is_all_there_is(subscribe):
@@ -234,15 +235,19 @@ def test_a_batch_that_cannot_be_sent_is_a_gap(subscribe, monkeypatch, caplog):
     with KVEventPublisher(manager, ENDPOINT, replay_endpoint=ENDPOINT, hashes="bytes") as publisher:
         subscriber, traffic = subscribe(publisher), Traffic(manager, 6)
         encode = EventEncoder.encode
-        for is_broken in (False, True, False):
+        for is_broken in (False, False, True, False):
+            if is_broken:
+                subscriber.catch_up()
             monkeypatch.setattr(EventEncoder, "encode", None if is_broken else encode)
             traffic.step()
             publisher.publish()
             assert publisher.flush(10)
         assert "a message was lost" in caplog.text
-        assert [number for number, _ in subscriber.ask(2)] == [2]
+        assert [number for number, _ in subscriber.ask(3)] == [3]
+        assert publisher.num_snapshots == 0
+        assert [number for number, _ in subscriber.ask(1)] == [3]
         subscriber.catch_up()
-        assert publisher.num_snapshots == 1
+        assert publisher.num_snapshots == 2
         assert subscriber.index.keys.keys() == keys_of(manager)
 
 
