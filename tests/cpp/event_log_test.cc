@@ -39,7 +39,7 @@ TEST(EventLogTest, PagesOfARowThatFollowEachOtherAreOneEvent) {
   const auto tokens = tokens_of(5 * kPageSize);
   const auto hashes = hashes_of(0, 5);
   {
-    const EventLog::Row row(&log, row_of(tokens, hashes, 1));
+    const EventLog::Row row(log, row_of(tokens, hashes, 1));
     for (const std::size_t page : {1, 2, 4}) log.stored(hashes[page], 7, 3);
   }
   const EventBatch batch = log.take();
@@ -71,11 +71,11 @@ TEST(EventLogTest, AFirstPageHasNoParentAndRowsAreApart) {
   {
     RowSource source = row_of(tokens, hashes);
     source.extra_keys = &salted;
-    const EventLog::Row row(&log, source);
+    const EventLog::Row row(log, source);
     log.stored(hashes[0], 0, 0);
   }
   {
-    const EventLog::Row row(&log, row_of(tokens, hashes, 1));
+    const EventLog::Row row(log, row_of(tokens, hashes, 1));
     log.stored(hashes[1], 0, 0);
   }
   const EventBatch batch = log.take();
@@ -90,7 +90,7 @@ TEST(EventLogTest, PagesOfARowInTwoShardsAreTwoEvents) {
   EventLog log(kMaxPages);
   const auto tokens = tokens_of(2 * kPageSize);
   const auto hashes = hashes_of(0, 2);
-  const EventLog::Row row(&log, row_of(tokens, hashes));
+  const EventLog::Row row(log, row_of(tokens, hashes));
   log.stored(hashes[0], 0, 0);
   log.stored(hashes[1], 0, 1);
   const EventBatch batch = log.take();
@@ -103,7 +103,7 @@ TEST(EventLogTest, LargerPagesHaveTheLastDigestOfEach) {
   EventLog log(kMaxPages);
   const auto tokens = tokens_of(6 * kPageSize);
   const auto hashes = hashes_of(0, 6);
-  const EventLog::Row row(&log, row_of(tokens, hashes, 0, 2 * kPageSize));
+  const EventLog::Row row(log, row_of(tokens, hashes, 0, 2 * kPageSize));
   for (const std::size_t last : {3, 5}) log.stored(hashes[last], 0, 0);
   const EventBatch batch = log.take();
   ASSERT_EQ(batch.events.size(), 1);
@@ -128,7 +128,7 @@ TEST(EventLogTest, APageThatIsNotOfTheRowHasNoTokens) {
   EventLog log(kMaxPages);
   const auto tokens = tokens_of(2 * kPageSize);
   const auto hashes = hashes_of(0, 2);
-  const EventLog::Row row(&log, row_of(tokens, hashes));
+  const EventLog::Row row(log, row_of(tokens, hashes));
   log.stored(hash_of(9), 0, 0);
   log.stored(hashes[0], 0, 0);
   const EventBatch batch = log.take();
@@ -155,7 +155,7 @@ TEST(EventLogTest, WhatIsRemovedBetweenTwoPagesOfARowSeparatesThem) {
   EventLog log(kMaxPages);
   const auto tokens = tokens_of(2 * kPageSize);
   const auto hashes = hashes_of(0, 2);
-  const EventLog::Row row(&log, row_of(tokens, hashes));
+  const EventLog::Row row(log, row_of(tokens, hashes));
   log.stored(hashes[0], 0, 0);
   log.removed(hash_of(9), 0, 0);
   log.stored(hashes[1], 0, 0);

@@ -303,6 +303,23 @@ def test_the_publisher_may_connect(context):
             assert decode_map(payload).ts == pytest.approx(time.time(), abs=60)
 
 
+def test_inproc_endpoints_are_in_the_context_that_was_given(context, subscribe):
+    manager = make_manager(data_parallel_size=2)
+    with KVEventPublisher(
+        manager, "inproc://kv", replay_endpoint="inproc://replay", hashes="bytes", context=context
+    ) as publisher:
+        assert publisher.endpoints == ["inproc://kv", "inproc://kv_dp1"]
+        subscriber = subscribe(publisher, rank=1)
+        traffic = Traffic(manager)
+        for _ in range(3000):  # more than a queue of ZeroMQ's holds by default
+            traffic.step(shard=1)
+            publisher.publish()
+        assert publisher.flush(30)
+        subscriber.catch_up()
+        assert subscriber.index.keys.keys() == keys_of(manager, 1) != set()
+    assert not context.closed
+
+
 def test_an_endpoint_in_use_is_refused_and_leaves_nothing():
     manager = make_manager()
     with KVEventPublisher(manager, ENDPOINT) as publisher:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "pagedkv/error.h"
@@ -314,12 +315,15 @@ bool CacheManager::cache_full_pages(Request& request, std::int32_t num_tokens,
   for (GroupId group = 0; group < num_groups(); ++group) {
     const GroupPolicy& policy = coordinator_.policy(group);
     PageRow& row = row_of(request, group);
-    const EventLog::Row told(pool_.events(), {.tokens = request.tokens(),
-                                              .extra_keys = &request.extra_keys(),
-                                              .hashes = hashes,
-                                              .hash_page_size = hash_page_size(),
-                                              .page_size = policy.page_size(),
-                                              .first_page = row.num_cached()});
+    std::optional<EventLog::Row> told;
+    if (EventLog* events = pool_.events()) [[unlikely]] {
+      told.emplace(*events, RowSource{.tokens = request.tokens(),
+                                      .extra_keys = &request.extra_keys(),
+                                      .hashes = hashes,
+                                      .hash_page_size = hash_page_size(),
+                                      .page_size = policy.page_size(),
+                                      .first_page = row.num_cached()});
+    }
     num_replaced += row.cache(pool_, policy, coordinator_.hashes_of(group, hashes), num_tokens,
                               step_end, deduplicate);
   }

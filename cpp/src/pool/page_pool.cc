@@ -102,14 +102,14 @@ bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
 }
 
 void PagePool::hold(std::span<const PageId> pages) {
+  if (watch_ != nullptr) [[unlikely]]
+    tell_held(pages);
   for (PageId page : pages) check_page("PagePool.hold", page);
   for (PageId page : pages) {
     if (at(page).ref_count++ > 0) continue;
     free_pages_.remove(page);
     ++counts_.num_reused;
   }
-  if (watch_ != nullptr) [[unlikely]]
-    tell_held(pages);
   note_peak();
 }
 

@@ -81,6 +81,7 @@ void PagePool::tell_handed_out(PageId page) {
 
 void PagePool::tell_held(std::span<const PageId> pages) {
   if (watch_->residency == nullptr) return;
+  for (const PageId page : pages) check_page("PagePool.hold", page);
   for (const PageId page : pages) watch_->residency->used(page, now_);
 }
 

@@ -52,6 +52,7 @@ class KVEventPublisher:
         which takes some 400 bytes a page and follows each event. If not, they get what the buffer has.
       bind: Whether to bind ``endpoint``; None: by the rule above.
       clock: Gives seconds since the epoch, for the batches' ``ts``.
+      context: Of the sockets, for inproc endpoints; None for one of its own.
 
     Raises:
       ValueError: If an argument is out of range.
@@ -76,6 +77,7 @@ class KVEventPublisher:
         snapshots: bool = True,
         bind: bool | None = None,
         clock: Callable[[], float] = time.time,
+        context: Any = None,
     ) -> None:
         for name, value, least in (
             ("data_parallel_rank", data_parallel_rank, 0),
@@ -95,12 +97,13 @@ class KVEventPublisher:
         self.num_batches = 0  # sent so far, of all ranks
         self.num_events = 0
 
-        self._context = zmq.Context()
+        self._context = context or zmq.Context()
+        self._has_own_context = context is None
+        self._sockets: list[Any] = []
         self._ranks: list[_Rank] = []
         try:
             for rank in range(manager.data_parallel_size):
-                sockets = _open(
-                    self._context,
+                sockets = self._open(
                     rank_endpoint(endpoint, data_parallel_rank + rank),
                     replay_endpoint and rank_endpoint(replay_endpoint, data_parallel_rank + rank),
                     bind=bind,
@@ -120,14 +123,14 @@ class KVEventPublisher:
                         clock,
                     )
                 )
-            self._wake, self._woken = (self._context.socket(zmq.PAIR) for _ in range(2))
-            self._woken.bind("inproc://wake")
-            self._wake.connect("inproc://wake")
+            self._wake, self._woken = (self._socket(zmq.PAIR, 0) for _ in range(2))
+            self._woken.bind(f"inproc://pagedkv-wake-{id(self)}")
+            self._wake.connect(f"inproc://pagedkv-wake-{id(self)}")
             self._has_started_events = not manager.has_events_on
             if self._has_started_events:
                 manager.start_events()
         except BaseException:
-            self._context.destroy(linger=0)
+            self._close_sockets(linger=0)
             raise
         self._thread = threading.Thread(target=self._run, name="pagedkv-events", daemon=True)
         self._thread.start()
@@ -204,7 +207,7 @@ class KVEventPublisher:
             self._is_closed = True
             self._wake.send(b"")
         self._thread.join()
-        self._context.destroy(linger=1000)
+        self._close_sockets(linger=1000)
         if self._has_started_events and self._manager.has_events_on:
             self._manager.stop_events()
 
@@ -213,6 +216,41 @@ class KVEventPublisher:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _socket(self, kind: int, hwm: int) -> Any:
+        socket = self._context.socket(kind)
+        self._sockets.append(socket)
+        socket.set_hwm(hwm)
+        return socket
+
+    def _open(
+        self,
+        endpoint: str,
+        replay_endpoint: str | None,
+        *,
+        bind: bool | None,
+        hwm: int,
+        replay_hwm: int,
+    ) -> tuple[Any, Any]:
+        if bind is None:
+            bind = "*" in endpoint or "::" in endpoint
+            bind = bind or endpoint.startswith(("ipc://", "inproc://"))
+        pub = self._socket(zmq.PUB, hwm)
+        if bind:
+            pub.bind(endpoint)
+        else:
+            pub.connect(endpoint)
+        if replay_endpoint is None:
+            return pub, None
+        replay = self._socket(zmq.ROUTER, replay_hwm)
+        replay.bind(replay_endpoint)
+        return pub, replay
+
+    def _close_sockets(self, linger: int) -> None:
+        for socket in self._sockets:
+            socket.close(linger=linger)
+        if self._has_own_context:
+            self._context.term()
 
     def _put(self, item: Any) -> None:
         self._queue.append(item)
@@ -337,31 +375,6 @@ def rank_endpoint(endpoint: str, rank: int) -> str:
             f"or inproc, got {endpoint}"
         )
     return f"{address}:{int(port) + rank}"
-
-
-def _open(
-    context: Any,
-    endpoint: str,
-    replay_endpoint: str | None,
-    *,
-    bind: bool | None,
-    hwm: int,
-    replay_hwm: int,
-) -> tuple[Any, Any]:
-    if bind is None:
-        bind = "*" in endpoint or "::" in endpoint or endpoint.startswith(("ipc://", "inproc://"))
-    pub = context.socket(zmq.PUB)
-    pub.set_hwm(hwm)
-    if bind:
-        pub.bind(endpoint)
-    else:
-        pub.connect(endpoint)
-    if replay_endpoint is None:
-        return pub, None
-    replay = context.socket(zmq.ROUTER)
-    replay.setsockopt(zmq.SNDHWM, replay_hwm)
-    replay.bind(replay_endpoint)
-    return pub, replay
 
 
 def _guarded(work: Callable[..., None], *arguments: object) -> bool:

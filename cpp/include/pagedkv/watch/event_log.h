@@ -87,23 +87,16 @@ class EventLog {
   /// What was logged since the last call.
   EventBatch take() noexcept;
 
-  /// Tells the log what the pages are made of that are stored while it lives. Does nothing for a
-  /// log that is null.
+  /// Tells the log what the pages are made of that are stored while it lives.
   class Row {
    public:
-    Row(EventLog* log, const RowSource& source) : log_(log) {
-      if (log_ != nullptr) [[unlikely]]
-        log_->start_row(source);
-    }
-    ~Row() {
-      if (log_ != nullptr) [[unlikely]]
-        log_->row_.reset();
-    }
+    Row(EventLog& log, const RowSource& source) : log_(log) { log_.start_row(source); }
+    ~Row() { log_.row_.reset(); }
     Row(const Row&) = delete;
     Row& operator=(const Row&) = delete;
 
    private:
-    EventLog* log_;
+    EventLog& log_;
   };
 
  private:
