@@ -389,6 +389,8 @@ Example:
   bind_scheduler_calls(manager);
   bind_manager_contents(m, manager);
   bind_recording(manager);
+  bind_event_calls(manager);
+  bind_residency_calls(m, manager);
 }
 
 }  // namespace pagedkv

@@ -357,6 +357,15 @@ class CacheManager {
   void advance_time(std::int64_t now);
   void set_tenant_quota(TenantId tenant, std::optional<PageId> max_pages);
 
+  // --- what a manager tells of its pages: see PagePool ---
+
+  void start_events(std::size_t max_pages) { pool_.start_events(max_pages); }
+  void stop_events() { pool_.stop_events(); }
+  EventBatch take_events() { return pool_.take_events(); }
+  void start_residency(double sample_rate, const std::vector<std::int64_t>& bounds) {
+    pool_.start_residency(sample_rate, bounds);
+  }
+
   /// Forgets all cached content. Returns false and does nothing while a request or a pin holds
   /// pages.
   bool reset_prefix_cache();
@@ -419,6 +428,9 @@ class CacheManager {
   mutable ManagerObserver* observer_ = nullptr;
   std::int32_t peak_requests_ = 0;
   std::int64_t num_failed_allocations_ = 0;
+  std::int64_t num_admitted_ = 0;
+  std::int64_t num_query_tokens_ = 0;
+  std::int64_t num_hit_tokens_ = 0;
   GroupPages hit_;                        // scratch of match and allocate
   std::vector<PageRow> new_rows_;         // scratch of allocate: the rows of a new request
   std::vector<PageRow::Growth> growths_;  // scratch of allocate
