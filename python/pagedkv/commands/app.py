@@ -3,6 +3,7 @@
 import typer
 
 from .generate import generate
+from .plan import plan
 from .replay_ops import replay_ops
 
 app = typer.Typer(
@@ -13,4 +14,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
+app.command()(plan)
 app.command()(replay_ops)
