@@ -173,6 +173,7 @@ class OwningManager {
 
 /// What a manager holds, counted, named and saved: see manager_contents.cc.
 void bind_manager_contents(nb::module_& m, nb::class_<OwningManager>& manager);
+void bind_page_map(nb::module_& m, nb::class_<OwningManager>& manager);
 
 /// Recording of its calls: see op_traces.cc.
 void bind_recording(nb::class_<OwningManager>& manager);

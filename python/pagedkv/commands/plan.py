@@ -77,8 +77,7 @@ def plan(
 
     Example: pagedkv plan config.json --memory 80GiB --mesh tp=8 --weights 141GB
 
-    Exits with 2 if the arguments or the config make no sense, or if not even one longest request
-    fits; then it says what would.
+    Exits with 2 if the arguments make no sense, or if no longest request fits: then it says what would.
     """
     try:
         found = plan_memory(
