@@ -76,7 +76,7 @@ Example:
           nb::sig("def inspect(self) -> pagedkv.inspection.PoolPicture"), R"doc(
 A picture of the pool: pages by state, a map of all pages, and who shares what with whom.
 
-It shows itself as text when it is printed, as tables in a terminal with rich, and as SVG in a
+It shows itself as text when it is printed, in colours where rich prints it, and as SVG in a
 notebook. A copy: it does not change. O(pages).
 )doc");
 }
