@@ -128,7 +128,8 @@ class _Request:
 
     @property
     def kv_bytes(self) -> int:
-        return int(self.memory * self.hbm_utilization) - self.weights
+        usable = int(self.memory * self.hbm_utilization)  # may round to more than the memory
+        return min(self.memory, usable) - self.weights
 
     def model(self) -> Model:
         return read_model(self.config, self.page_size, self.dtype)
@@ -219,7 +220,7 @@ class _Request:
         return plan.num_pages_per_rank - 1 >= plan.request_pages
 
     def _memory_for(self, kv_bytes: int) -> int:
-        memory = int((kv_bytes + self.weights) / self.hbm_utilization)
+        memory = max(kv_bytes + self.weights, int((kv_bytes + self.weights) / self.hbm_utilization))
         while replace(self, memory=memory).kv_bytes < kv_bytes:  # what the division rounded off
             memory += 1
         return memory

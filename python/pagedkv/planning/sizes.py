@@ -11,7 +11,7 @@ _UNITS_OF_BYTES = {
     **{f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")},
 }
 _UNITS_OF_TOKENS = {"": 1, "k": 1024, "m": 1024**2}
-_NUMBER_AND_UNIT = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?) ?([a-z]*)", re.ASCII)
+_NUMBER_AND_UNIT = re.compile(r"([+-]?\d{1,30}(?:\.\d{1,30})?) ?([a-z]*)", re.ASCII)
 
 
 def parse_bytes(name: str, value: int | str) -> int:
