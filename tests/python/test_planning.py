@@ -221,6 +221,31 @@ def test_pads_pages_that_do_not_divide_the_largest():
     assert plan.waste.page_unification == 313 * 768 * 32
 
 
+def test_plans_configs_that_describe_their_masks():
+    # As EasyDeL's: heads and head size of the config, not 512 / 8.
+    details = {
+        0: SimpleNamespace(mask_type="ATTN_MASK_SLIDING", size=64, chunks=None),
+        1: SimpleNamespace(mask_type="ATTN_MASK_FULL", size=None, chunks=None),
+    }
+    config = SimpleNamespace(
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=128,
+        hidden_size=512,
+        max_position_embeddings=4096,
+        get_mask_details=lambda: details,
+    )
+    plan = plan_memory(config, "1GiB")
+    assert [(group.kind, group.window) for group in plan.groups] == [
+        ("sliding_window", 64),
+        ("full_attention", None),
+    ]
+    assert plan.bytes_per_token == 2 * 2 * 2 * 128 * 2
+    config.get_mask_details = lambda: None  # full attention everywhere
+    assert len(plan_memory(config, "1GiB").groups[0].layers) == 2
+
+
 def test_layers_of_one_rule_share_pages_of_several_sizes():
     plan, _ = plan_family("deepseek-v3.2")
     assert len(plan.groups) == 1

@@ -110,7 +110,10 @@ def read_model(config: Any, page_size: int, dtype: object) -> Model:
     kv_dtype = _dtype_name(dtype, own_dtype)
     if (fields.size("num_hidden_layers", "num_layers", "n_layer", "n_layers") or 0) > MAX_LAYERS:
         raise ValueError(f"[plan_memory] num_hidden_layers must be at most {MAX_LAYERS}")
-    sizes = (page_size, _num_kv_heads(fields), _head_size(fields))
+    head_size = _head_size(fields)
+    if hasattr(config, "get_mask_details"):  # of these, the caller's head size counts
+        head_size = fields.size("head_dim") or head_size
+    sizes = (page_size, _num_kv_heads(fields), head_size)
     layers = _layers(create_kv_cache_specs_from_config(config, *sizes, kv_dtype), fields)
     if any(isinstance(layer.spec, MambaSpec) for layer in layers) and kv_dtype != own_dtype:
         own = _layers(create_kv_cache_specs_from_config(config, *sizes, own_dtype), fields)
