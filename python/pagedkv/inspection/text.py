@@ -41,9 +41,9 @@ def _counts(picture: "PoolPicture") -> Iterator[Segment]:
 def _map(picture: "PoolPicture") -> Iterator[Segment]:
     pages_per_cell, cells = shares_of_cells(picture.states, COLUMNS * MAX_ROWS)
     unit = (
-        "page" if pages_per_cell == 1 else f"{pages_per_cell:,} pages, the most frequent state of"
+        "a page" if pages_per_cell == 1 else f"the most frequent state of {pages_per_cell:,} pages"
     )
-    yield f"\npage ids (each character: a {unit})\n".replace("a 1", "1"), "dim"
+    yield f"\npage ids (each character: {unit})\n", "dim"
     # Of equally frequent states the last one, which says more.
     most = len(PageState) - 1 - cells[:, ::-1].argmax(axis=1)
     width = len(f"{picture.num_pages:,}")
