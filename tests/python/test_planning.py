@@ -221,6 +221,32 @@ def test_pads_pages_that_do_not_divide_the_largest():
     assert plan.waste.page_unification == 313 * 768 * 32
 
 
+@pytest.mark.parametrize(
+    ("num_full", "num_sliding", "group_sizes"),
+    [
+        (12, 13, [12, 13]),  # gpt-oss with a draft layer: vLLM's example
+        (2, 3, [1, 2, 2]),  # 1.5 times as many are not close
+        (10, 14, [10, 14]),
+        (10, 15, [7, 8, 10]),
+        (1, 5, [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_groups_are_as_long_as_vllm_makes_them(num_full, num_sliding, group_sizes):
+    config = {
+        "layer_types": [F] * num_full + [S] * num_sliding,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "sliding_window": 128,
+    }
+    plan = plan_memory(config, "1GiB", max_model_len=5000, max_num_batched_tokens=512)
+    assert sorted(len(group.layers) for group in plan.groups) == group_sizes
+    layer = vllm_planner.Layer("full", 2048)
+    window = vllm_planner.Layer("sliding", 2048, window=128)
+    answer = vllm_planner.plan([layer] * num_full + [window] * num_sliding, 16, LIMITS, 2**30)
+    assert (plan.page_bytes, plan.num_pages) == (answer.page_bytes, answer.num_blocks)
+    assert sorted(plan.pages_per_request) == answer.blocks_per_request
+
+
 def test_plans_configs_that_describe_their_masks():
     # As EasyDeL's: heads and head size of the config, not 512 / 8.
     details = {
