@@ -173,6 +173,7 @@ class OwningManager {
 
 /// What a manager holds, counted, named and saved: see manager_contents.cc.
 void bind_manager_contents(nb::module_& m, nb::class_<OwningManager>& manager);
+void bind_page_map(nb::module_& m, nb::class_<OwningManager>& manager);
 
 /// What happens to cached content, page by page: see events.cc.
 void bind_event_calls(nb::class_<OwningManager>& manager);

@@ -51,6 +51,9 @@ from pagedkv.hashing import init_none_hash as init_none_hash
 from pagedkv.layouts import KVLayout as KVLayout
 from pagedkv.pages import CachePage as CachePage
 from pagedkv.pages import FreeCachePageQueue as FreeCachePageQueue
+from pagedkv.planning import DoesNotFitError as DoesNotFitError
+from pagedkv.planning import MemoryPlan as MemoryPlan
+from pagedkv.planning import plan_memory as plan_memory
 from pagedkv.specs import RuntimePageBudgetEstimate as RuntimePageBudgetEstimate
 from pagedkv.specs import create_kv_cache_specs_from_config as create_kv_cache_specs_from_config
 from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_budget

@@ -7,6 +7,8 @@ from typing import Annotated, Any, overload
 import numpy
 from numpy.typing import NDArray
 
+import pagedkv.inspection
+
 
 class CacheSpec:
     """
@@ -2013,6 +2015,28 @@ class CacheManager:
             8
         """
 
+    def page_map(self) -> PageMap:
+        """
+        Who has which page now. O(pages).
+
+        Example:
+
+            >>> spec = FullAttentionSpec(page_size=4, num_kv_heads=1, head_size=64, dtype="bfloat16")
+            >>> manager = CacheManager(6, [CacheGroupSpec(spec)], max_model_len=64)
+            >>> manager.allocate(Request("a", range(10)), 10)
+            True
+            >>> manager.page_map().ref_counts.tolist()
+            [0, 1, 1, 1, 0, 0]
+        """
+
+    def inspect(self) -> pagedkv.inspection.PoolPicture:
+        """
+        A picture of the pool: pages by state, a map of all pages, and who shares what with whom.
+
+        It shows itself as text when it is printed, in colours where rich prints it, and as SVG in a
+        notebook. A copy: it does not change. O(pages).
+        """
+
     def start_recording(self, path: str | os.PathLike[str], *, flush_each_record: bool = False) -> None:
         """
         Writes every call that changes the manager, or answers from what it holds, to a file from now on, with
@@ -2258,6 +2282,47 @@ class ResidencyStats:
     def reuse_gap(self) -> Histogram:
         """
         From one use of a page to the next; that it was handed out is the first.
+class PageMap:
+    """
+    Who has which page of a `CacheManager`. A copy: it does not change.
+
+    Arrays are fresh ones each time they are asked for.
+    """
+
+    @property
+    def ref_counts(self) -> NDArray[numpy.int32]:
+        """int32, shape ``[num_pages]``: requests and pins that hold each page."""
+
+    @property
+    def num_pins(self) -> NDArray[numpy.int32]:
+        """int32, shape ``[num_pages]``: pins among these."""
+
+    @property
+    def is_cached(self) -> NDArray[numpy.int32]:
+        """
+        int32, shape ``[num_pages]``: 1 if the content of the page can be found, else 0.
+        """
+
+    @property
+    def groups(self) -> NDArray[numpy.int32]:
+        """
+        int32, shape ``[num_pages]``: the group of the page's content, or of the requests that hold it; -1 of others.
+        """
+
+    @property
+    def request_ids(self) -> list[str]:
+        """Requests that hold pages, a fresh list."""
+
+    @property
+    def held_starts(self) -> NDArray[numpy.int64]:
+        """
+        int64, shape ``[requests + 1]``: request ``i`` holds ``held_pages[held_starts[i] : held_starts[i + 1]]``.
+        """
+
+    @property
+    def held_pages(self) -> NDArray[numpy.int32]:
+        """
+        int32, shape ``[sum]``: pages of each request, one group after the other, without null pages.
         """
 
 class ReplayDifference:

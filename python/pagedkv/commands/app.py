@@ -4,6 +4,7 @@ import typer
 
 from .generate import generate
 from .replay import replay_traces
+from .plan import plan
 from .replay_ops import replay_ops
 
 app = typer.Typer(
@@ -15,4 +16,5 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command(name="replay")(replay_traces)
+app.command()(plan)
 app.command()(replay_ops)

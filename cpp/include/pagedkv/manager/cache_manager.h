@@ -12,6 +12,7 @@
 #include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/manager/coordinator.h"
 #include "pagedkv/manager/manager_stats.h"
+#include "pagedkv/manager/page_map.h"
 #include "pagedkv/manager/page_row.h"
 #include "pagedkv/manager/pins.h"
 #include "pagedkv/manager/request.h"
@@ -142,6 +143,9 @@ class CacheManager {
 
   /// The requests that hold pages, and how many each.
   std::vector<Holding> holdings() const;
+
+  /// Who has which page now. O(pages).
+  PageMap page_map() const;
 
   /// Deals the pages out to `num_shards` shards. O(pages), unless there are that many already.
   ///
