@@ -3,8 +3,8 @@
 import typer
 
 from .generate import generate
-from .replay import replay_traces
 from .plan import plan
+from .replay import replay_traces
 from .replay_ops import replay_ops
 
 app = typer.Typer(
