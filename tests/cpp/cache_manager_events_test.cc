@@ -152,6 +152,7 @@ TEST(CacheManagerEventsTest, WhatWasForgottenIsToldAnew) {
       if (i % 10 > 0) continue;
       reader.read(manager->take_events());
       ASSERT_TRUE(reader.keys() == keys_of(manager->pool())) << i;
+      EXPECT_THAT(manager->take_events().events, SizeIs(0));  // it is told once
     }
   }
 }
