@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import jax
 import pytest
 import vllm_planner
-from pagedkv import CacheManager, KVLayout, Request, plan_memory
+from pagedkv import CacheManager, DoesNotFitError, KVLayout, Request, plan_memory
 from pagedkv.ops import QuantizedPages
 from pagedkv.ops._quantized import split
+from pagedkv.planning import Suggestion
 from spec_families import FAMILIES, F, S
 
 GiB = 2**30
@@ -381,6 +382,21 @@ def test_latent_rows_are_padded_where_the_layout_pads(layout, latent, token_byte
     assert plan.bytes_per_token == 61 * token_bytes
     assert plan.waste.layout_padding == 163_840 * 61 * (token_bytes - 1152)
     assert plan.layouts == (latent,)
+
+
+def test_latent_rows_have_one_scale():
+    plan = plan_memory(DEEPSEEK_V3, "80GiB", dtype="int8")
+    assert plan.bytes_per_token == 61 * (576 + 4)
+    assert plan.waste.layout_padding == 0
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_suggests_the_longest_that_fits_to_the_token(length):
+    # A token of SMALL: 3 layers * 6 heads * 160 elements * 2 bytes; one page is the null page.
+    memory = (length + 1) * 3 * 6 * 160 * 2
+    with pytest.raises(DoesNotFitError) as raised:
+        plan_memory(SMALL, memory, max_model_len=12, page_size=1, dtype="bfloat16")
+    assert raised.value.suggestion == Suggestion(length, 1, 13 * 3 * 6 * 160 * 2)
 
 
 def test_int4_takes_half_a_byte_and_its_scales():
