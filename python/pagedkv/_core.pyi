@@ -2244,44 +2244,6 @@ class ManagerStats:
 
     def __repr__(self) -> str: ...
 
-class Histogram:
-    """How often values fell between bounds. A copy."""
-
-    @property
-    def bounds(self) -> list[int]:
-        """Rising, inclusive; the last bucket has none."""
-
-    @property
-    def counts(self) -> list[int]:
-        """One a bucket: one more than bounds."""
-
-    @property
-    def sum(self) -> int:
-        """Of all values."""
-
-    def __repr__(self) -> str: ...
-
-class ResidencyStats:
-    """
-    How long pages keep their content and how often it is used, in the unit of ``advance_time``. A copy.
-    """
-
-    @property
-    def sample_rate(self) -> float:
-        """The share of pages that is watched."""
-
-    @property
-    def lifetime(self) -> Histogram:
-        """From when a page was handed out to when its content was evicted."""
-
-    @property
-    def idle(self) -> Histogram:
-        """From the last use of an evicted page to its eviction."""
-
-    @property
-    def reuse_gap(self) -> Histogram:
-        """
-        From one use of a page to the next; that it was handed out is the first.
 class PageMap:
     """
     Who has which page of a `CacheManager`. A copy: it does not change.
@@ -2323,6 +2285,46 @@ class PageMap:
     def held_pages(self) -> NDArray[numpy.int32]:
         """
         int32, shape ``[sum]``: pages of each request, one group after the other, without null pages.
+        """
+
+class Histogram:
+    """How often values fell between bounds. A copy."""
+
+    @property
+    def bounds(self) -> list[int]:
+        """Rising, inclusive; the last bucket has none."""
+
+    @property
+    def counts(self) -> list[int]:
+        """One a bucket: one more than bounds."""
+
+    @property
+    def sum(self) -> int:
+        """Of all values."""
+
+    def __repr__(self) -> str: ...
+
+class ResidencyStats:
+    """
+    How long pages keep their content and how often it is used, in the unit of ``advance_time``. A copy.
+    """
+
+    @property
+    def sample_rate(self) -> float:
+        """The share of pages that is watched."""
+
+    @property
+    def lifetime(self) -> Histogram:
+        """From when a page was handed out to when its content was evicted."""
+
+    @property
+    def idle(self) -> Histogram:
+        """From the last use of an evicted page to its eviction."""
+
+    @property
+    def reuse_gap(self) -> Histogram:
+        """
+        From one use of a page to the next; that it was handed out is the first.
         """
 
 class ReplayDifference:
