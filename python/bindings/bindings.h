@@ -15,6 +15,7 @@ void bind_cache_pages(nb::module_& m);
 void bind_retention(nb::module_& m);
 void bind_request(nb::module_& m);
 void bind_hash(nb::module_& m);
+void bind_events(nb::module_& m);
 void bind_manager(nb::module_& m);
 void bind_op_traces(nb::module_& m);
 

@@ -388,7 +388,10 @@ Example:
   bind_retention_calls(manager);
   bind_scheduler_calls(manager);
   bind_manager_contents(m, manager);
+  bind_page_map(m, manager);
   bind_recording(manager);
+  bind_event_calls(manager);
+  bind_residency_calls(m, manager);
 }
 
 }  // namespace pagedkv

@@ -44,12 +44,20 @@ What a `CacheManager` holds now, and what has happened since it was made. A copy
           "Times a page lost its content because it was handed out again.")
       .def_ro("num_failed_allocations", &Stats::num_failed_allocations,
               "Times that too few pages were free: ``allocate`` returned False.")
+      .def_ro("num_admitted", &Stats::num_admitted,
+              "Times that a request was given its first pages, forks aside. One that was preempted "
+              "counts again when it comes back.")
+      .def_ro("num_query_tokens", &Stats::num_query_tokens,
+              "Tokens that those requests had, if caching is on.")
+      .def_ro("num_hit_tokens", &Stats::num_hit_tokens,
+              "Tokens of those that came from the prefix cache.")
       .def("__repr__", [](nb::handle self) {
         std::string text;
         for (const char* name :
              {"num_held_pages", "peak_held_pages", "num_requests", "peak_requests",
               "num_pages_allocated", "num_pages_reused", "num_pages_freed", "num_pages_cached",
-              "num_pages_evicted", "num_failed_allocations"}) {
+              "num_pages_evicted", "num_failed_allocations", "num_admitted", "num_query_tokens",
+              "num_hit_tokens"}) {
           text += (text.empty() ? "" : ", ") + std::string(name) + "=" +
                   nb::repr(self.attr(name)).c_str();
         }

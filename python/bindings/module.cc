@@ -12,6 +12,7 @@ NB_MODULE(_core, m) {
   pagedkv::bind_retention(m);
   pagedkv::bind_request(m);
   pagedkv::bind_hash(m);
+  pagedkv::bind_events(m);
   pagedkv::bind_manager(m);
   pagedkv::bind_op_traces(m);
 }

@@ -173,6 +173,13 @@ class OwningManager {
 
 /// What a manager holds, counted, named and saved: see manager_contents.cc.
 void bind_manager_contents(nb::module_& m, nb::class_<OwningManager>& manager);
+void bind_page_map(nb::module_& m, nb::class_<OwningManager>& manager);
+
+/// What happens to cached content, page by page: see events.cc.
+void bind_event_calls(nb::class_<OwningManager>& manager);
+
+/// How long pages keep their content: see residency.cc.
+void bind_residency_calls(nb::module_& m, nb::class_<OwningManager>& manager);
 
 /// Recording of its calls: see op_traces.cc.
 void bind_recording(nb::class_<OwningManager>& manager);

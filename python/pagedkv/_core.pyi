@@ -7,6 +7,8 @@ from typing import Annotated, Any, overload
 import numpy
 from numpy.typing import NDArray
 
+import pagedkv.inspection
+
 
 class CacheSpec:
     """
@@ -1253,6 +1255,84 @@ class PageHasher:
 
     def __repr__(self) -> str: ...
 
+class PagesStored:
+    """
+    Pages that follow each other in one request, and can be found from now on in their shard.
+    """
+
+    @property
+    def digests(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None, None))]:
+        """Their digests: uint8, shape ``[pages, bytes]``."""
+
+    @property
+    def num_pages(self) -> int: ...
+
+    @property
+    def group(self) -> int:
+        """Whose pages: a group of layers."""
+
+    @property
+    def shard(self) -> int:
+        """The data-parallel shard of the pages."""
+
+    @property
+    def parent_digest(self) -> bytes | None:
+        """
+        Digest of the page before the first one; None if there is none, or nobody knows.
+        """
+
+    @property
+    def tokens(self) -> NDArray[numpy.int32]:
+        """
+        Their tokens: int32, shape ``[pages * page_size]``. Empty if nobody knows: for content that was restored
+        from a snapshot, or stored before events were on.
+        """
+
+    @property
+    def page_size(self) -> int:
+        """Tokens of a page; 0 if nobody knows what is in them."""
+
+    @property
+    def lora_name(self) -> str | None:
+        """The adapter of the request, or None."""
+
+    @property
+    def extra_keys(self) -> list[tuple[tuple[object, ...], ...] | None] | None:
+        """
+        What besides tokens decides their content, one entry a page, as vLLM has it: ``("lora", name, path)``,
+        ``("mm", identifier, offset - start)``, ``("cache_salt", salt)``, ``("prompt_embeds", digest)``. None if
+        the request has none.
+        """
+
+    def __repr__(self) -> str: ...
+
+class PagesRemoved:
+    """
+    Pages whose content cannot be found any more in their shard, in the order in which they went.
+    """
+
+    @property
+    def digests(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None, None))]:
+        """Their digests: uint8, shape ``[pages, bytes]``."""
+
+    @property
+    def num_pages(self) -> int: ...
+
+    @property
+    def group(self) -> int:
+        """Whose pages: a group of layers."""
+
+    @property
+    def shard(self) -> int:
+        """The data-parallel shard of the pages."""
+
+    def __repr__(self) -> str: ...
+
+class PagesCleared:
+    """No content can be found any more, in any group and shard."""
+
+    def __repr__(self) -> str: ...
+
 class CacheManager:
     """
     Decides which page every token of every request lives in.
@@ -1935,6 +2015,28 @@ class CacheManager:
             8
         """
 
+    def page_map(self) -> PageMap:
+        """
+        Who has which page now. O(pages).
+
+        Example:
+
+            >>> spec = FullAttentionSpec(page_size=4, num_kv_heads=1, head_size=64, dtype="bfloat16")
+            >>> manager = CacheManager(6, [CacheGroupSpec(spec)], max_model_len=64)
+            >>> manager.allocate(Request("a", range(10)), 10)
+            True
+            >>> manager.page_map().ref_counts.tolist()
+            [0, 1, 1, 1, 0, 0]
+        """
+
+    def inspect(self) -> pagedkv.inspection.PoolPicture:
+        """
+        A picture of the pool: pages by state, a map of all pages, and who shares what with whom.
+
+        It shows itself as text when it is printed, in colours where rich prints it, and as SVG in a
+        notebook. A copy: it does not change. O(pages).
+        """
+
     def start_recording(self, path: str | os.PathLike[str], *, flush_each_record: bool = False) -> None:
         """
         Writes every call that changes the manager, or answers from what it holds, to a file from now on, with
@@ -1969,6 +2071,77 @@ class CacheManager:
     @property
     def is_recording(self) -> bool:
         """Whether the calls are written to a file."""
+
+    def start_events(self, *, max_pages: int = 1048576) -> None:
+        """
+        Notes from now on which content can be found and which cannot any more, for `take_events`. The first
+        events say what can be found now. While events are off, nothing is noted, and nothing costs anything.
+
+        Content of which a shard has several pages counts once: stored when the first page comes, removed when
+        the last one goes. So the events that were taken add up to what ``match`` can find.
+
+        Args:
+          max_pages: At least 1. If more pages are noted and not taken, the notes are dropped, and the next
+            ``take_events`` begins anew: `PagesCleared`, then all that can be found, without tokens.
+
+        Raises:
+          ValueError: If events are on already, or ``max_pages`` is below 1.
+        """
+
+    def stop_events(self) -> None:
+        """
+        Notes nothing any more, and drops what was not taken.
+
+        Raises:
+          ValueError: If events are off.
+        """
+
+    def take_events(self) -> list[PagesStored | PagesRemoved | PagesCleared]:
+        """
+        What has happened to the cached content since the last call, in order. Pages that were stored or removed
+        after each other are one event, and its arrays are made when they are asked for.
+
+        Raises:
+          ValueError: If events are off.
+
+        Example:
+
+            >>> spec = FullAttentionSpec(page_size=4, num_kv_heads=1, head_size=64, dtype="bfloat16")
+            >>> manager = CacheManager(16, [CacheGroupSpec(spec)], max_model_len=64)
+            >>> manager.start_events()
+            >>> request = Request("a", range(10))
+            >>> manager.allocate(request, 10), manager.commit(request, 10)
+            (True, False)
+            >>> stored, = manager.take_events()
+            >>> stored, stored.tokens.tolist()
+            (PagesStored(num_pages=2, group=0, shard=0, page_size=4), [0, 1, 2, 3, 4, 5, 6, 7])
+        """
+
+    @property
+    def has_events_on(self) -> bool:
+        """Whether changes of the cached content are noted for ``take_events``."""
+
+    @property
+    def kv_cache_specs(self) -> list[CacheSpec]:
+        """What the layers of each group keep, in a fresh list."""
+
+    def start_residency(self, *, sample_rate: float = 0.01, bounds: Sequence[int]) -> None:
+        """
+        Measures from now on, on a sample of the pages that are handed out, how long they keep their content and
+        how often it is used. The measures are those of vLLM's KV cache residency metrics. Time is what
+        ``advance_time`` was told last. The sample depends on the calls alone, so runs can be repeated.
+
+        Args:
+          sample_rate: Share of the pages to watch, more than 0 and at most 1.
+          bounds: Of the buckets of the histograms: integers in the unit of ``advance_time``, rising, from 0 on.
+
+        Raises:
+          ValueError: If an argument is out of range, or pages are measured already.
+        """
+
+    @property
+    def residency(self) -> ResidencyStats | None:
+        """What was measured so far, a copy; None before ``start_residency``."""
 
 class StepGrant:
     """What the requests of a step were given."""
@@ -2055,7 +2228,104 @@ class ManagerStats:
     def num_failed_allocations(self) -> int:
         """Times that too few pages were free: ``allocate`` returned False."""
 
+    @property
+    def num_admitted(self) -> int:
+        """
+        Times that a request was given its first pages, forks aside. One that was preempted counts again when it comes back.
+        """
+
+    @property
+    def num_query_tokens(self) -> int:
+        """Tokens that those requests had, if caching is on."""
+
+    @property
+    def num_hit_tokens(self) -> int:
+        """Tokens of those that came from the prefix cache."""
+
     def __repr__(self) -> str: ...
+
+class PageMap:
+    """
+    Who has which page of a `CacheManager`. A copy: it does not change.
+
+    Arrays are fresh ones each time they are asked for.
+    """
+
+    @property
+    def ref_counts(self) -> NDArray[numpy.int32]:
+        """int32, shape ``[num_pages]``: requests and pins that hold each page."""
+
+    @property
+    def num_pins(self) -> NDArray[numpy.int32]:
+        """int32, shape ``[num_pages]``: pins among these."""
+
+    @property
+    def is_cached(self) -> NDArray[numpy.int32]:
+        """
+        int32, shape ``[num_pages]``: 1 if the content of the page can be found, else 0.
+        """
+
+    @property
+    def groups(self) -> NDArray[numpy.int32]:
+        """
+        int32, shape ``[num_pages]``: the group of the page's content, or of the requests that hold it; -1 of others.
+        """
+
+    @property
+    def request_ids(self) -> list[str]:
+        """Requests that hold pages, a fresh list."""
+
+    @property
+    def held_starts(self) -> NDArray[numpy.int64]:
+        """
+        int64, shape ``[requests + 1]``: request ``i`` holds ``held_pages[held_starts[i] : held_starts[i + 1]]``.
+        """
+
+    @property
+    def held_pages(self) -> NDArray[numpy.int32]:
+        """
+        int32, shape ``[sum]``: pages of each request, one group after the other, without null pages.
+        """
+
+class Histogram:
+    """How often values fell between bounds. A copy."""
+
+    @property
+    def bounds(self) -> list[int]:
+        """Rising, inclusive; the last bucket has none."""
+
+    @property
+    def counts(self) -> list[int]:
+        """One a bucket: one more than bounds."""
+
+    @property
+    def sum(self) -> int:
+        """Of all values."""
+
+    def __repr__(self) -> str: ...
+
+class ResidencyStats:
+    """
+    How long pages keep their content and how often it is used, in the unit of ``advance_time``. A copy.
+    """
+
+    @property
+    def sample_rate(self) -> float:
+        """The share of pages that is watched."""
+
+    @property
+    def lifetime(self) -> Histogram:
+        """From when a page was handed out to when its content was evicted."""
+
+    @property
+    def idle(self) -> Histogram:
+        """From the last use of an evicted page to its eviction."""
+
+    @property
+    def reuse_gap(self) -> Histogram:
+        """
+        From one use of a page to the next; that it was handed out is the first.
+        """
 
 class ReplayDifference:
     """The first call of a trace that has another answer now."""

@@ -165,6 +165,23 @@ def test_refuses_bad_arguments():
     with pytest.raises(ValueError, match=r"\[SlidingWindowSpec\] page_size must be >= 1, got 0"):
         create(GEMMA | {"layer_types": [S]}, 0, 7, 96, "bfloat16")
     with pytest.raises(
-        TypeError, match=r"\[FullAttentionSpec\] head_size must be an int, got None"
+        TypeError, match=r"\[FullAttentionSpec\] head_size must be an int, got '96'"
     ):
-        create({"num_hidden_layers": 1}, 16, 7, None, "bfloat16")
+        create({"num_hidden_layers": 1}, 16, 7, "96", "bfloat16")
+
+
+def test_none_leaves_sizes_to_the_config():
+    layer = {"num_hidden_layers": 1}
+    with pytest.raises(ValueError, match="the config must have num_key_value_heads, and has not"):
+        create(layer, 16, None, 96, "bfloat16")
+    with pytest.raises(ValueError, match="the config must have head_dim, and has not"):
+        create(layer, 16, 7, None, "bfloat16")
+    with pytest.raises(ValueError, match="the config must have num_hidden_layers, and has not"):
+        create({}, 16, 7, None, "bfloat16")
+    with pytest.raises(ValueError, match="the config must have head_dim, and has not"):
+        create(mask_config("FF"), 16, 8, None, "bfloat16")
+    config = layer | {"num_key_value_heads": 7, "head_dim": 96}
+    expected = [(FullAttentionSpec(16, 7, 96, "bfloat16"), ["layer.0"])]
+    assert facts(create(config, 16, None, None, "bfloat16")) == expected
+    latent = create(LATENT, 16, None, None, "bfloat16")
+    assert latent[0].kv_cache_spec.head_size == 576

@@ -28,7 +28,7 @@ struct Work {
   const AttentionScratch& scratch;
   const AttentionState& state;
   int64_t rows_per_head;
-  int64_t key_bytes, value_bytes;  // of a row
+  int64_t key_bytes, value_bytes;  // of a row, to ask for before it is read
 };
 
 // The place of a position, or the nearest that belongs to the tile.
@@ -51,27 +51,24 @@ PAGEDKV_TARGET TileRange find_visible(const Work& work, const Tile& tile, bool i
   return {work.scratch.visible[0].begin, work.scratch.visible[work.rows_per_head - 1].end};
 }
 
-// The places of a tile and of the one after it, by the distance from the first one's.
-struct Ahead {
-  const Tile& tile;
-  const Tile& next;
+// The rows of a tile, and by the same places those kTokensAhead tokens further on.
+struct TileRows {
+  const std::byte* const* rows;
+  const std::byte* ahead[kTileTokens];
 
-  PAGEDKV_INLINE const std::byte* key(int t) const {
-    return t < kTileTokens ? tile.keys[t] : next.keys[t - kTileTokens];
-  }
-  PAGEDKV_INLINE const std::byte* value(int t) const {
-    if (key(t) == nullptr) return nullptr;
-    return t < kTileTokens ? tile.values[t] : next.values[t - kTileTokens];
+  PAGEDKV_INLINE TileRows(const std::byte* const* tile, const std::byte* const* next) : rows(tile) {
+    std::copy_n(tile + kTokensAhead, kTileTokens - kTokensAhead, ahead);
+    std::copy_n(next, kTokensAhead, ahead + kTileTokens - kTokensAhead);
   }
 };
 
 // Where the arithmetic finds a row: in the pool, or as floats in `copy`. Zeros, which are the same
 // in every format, for a token that is not there.
-PAGEDKV_INLINE const std::byte* find_row(const Work& work, const PagedRows& rows, RowFormat read_as,
-                                         const std::byte* row, int64_t head, float* copy) {
+PAGEDKV_INLINE const std::byte* find_row(const Work& work, const PagedRows& rows, bool is_in_place,
+                                         const std::byte* row, int64_t offset, float* copy) {
   if (row == nullptr) return reinterpret_cast<const std::byte*>(work.scratch.zeros);
-  row += head * rows.head_stride;
-  if (read_as == rows.format && is_whole(rows)) return row;
+  row += offset;
+  if (is_in_place) return row;
   copy_row(rows, row, work.scratch.raw, copy);
   return reinterpret_cast<const std::byte*>(copy);
 }
@@ -86,17 +83,19 @@ PAGEDKV_INLINE RowFormat read_as(const Work& work, const PagedRows& rows) {
 // The scores of all rows. A few tokens with all their heads and then the next ones: so memory is
 // read nearly in order. `keys` become the rows of the last head.
 template <typename Format>
-PAGEDKV_TARGET void score_tile(const Work& work, const Tile& tile, TileRange any, RowFormat format,
-                               const Ahead& ahead, const std::byte** keys) {
+PAGEDKV_TARGET void score_tile(const Work& work, TileRange any, RowFormat format,
+                               const TileRows& tile_rows, const std::byte** keys) {
   const AttentionScratch& scratch = work.scratch;
   const PagedRows& rows = work.layer.keys;
+  const bool is_in_place = format == rows.format && is_whole(rows);
   for (int token = any.begin - any.begin % kTokenBlock; token < any.end; token += kTokenBlock) {
     for (int64_t head = 0; head < work.block.num_kv_heads; ++head) {
+      const int64_t offset = head * rows.head_stride;
       for (int t = token; t < token + kTokenBlock; ++t) {
         const bool is_seen = any.begin <= t && t < any.end;
-        keys[t] = find_row(work, rows, format, is_seen ? tile.keys[t] : nullptr, head,
+        keys[t] = find_row(work, rows, is_in_place, is_seen ? tile_rows.rows[t] : nullptr, offset,
                            scratch.rows + t * scratch.row_stride);
-        prefetch(rows, ahead.key(t + kTokensAhead), head, work.key_bytes);
+        prefetch(tile_rows.ahead[t], offset, work.key_bytes);
       }
       const int64_t first_row = head * work.rows_per_head;
       score_rows<Format>(keys + token, token, scratch.visible,
@@ -137,20 +136,22 @@ PAGEDKV_TARGET void soften_tile(const Work& work, const Tile& tile) {
 // Adds the weighted values to all rows, again with a few tokens at a time, but more of them where
 // there are many rows: the sums of these come from memory for every few tokens.
 template <typename Format>
-PAGEDKV_TARGET void accumulate_tile(const Work& work, const Tile& tile, TileRange any,
-                                    RowFormat format, const Ahead& ahead) {
+PAGEDKV_TARGET void accumulate_tile(const Work& work, TileRange any, RowFormat format,
+                                    const TileRows& tile_rows) {
   const AttentionScratch& scratch = work.scratch;
   const AttentionState& state = work.state;
   const PagedRows& rows = work.layer.values;
+  const bool is_in_place = format == rows.format && is_whole(rows);
   const int block = work.rows_per_head > kFewRows ? kTileTokens : kValueBlock;
   const std::byte* values[kTileTokens];
   for (int token = any.begin - any.begin % block; token < any.end; token += block) {
     const TileRange tokens{std::max(token, any.begin), std::min(token + block, any.end)};
     for (int64_t head = 0; head < work.block.num_kv_heads; ++head) {
+      const int64_t offset = head * rows.head_stride;
       for (int t = tokens.begin; t < tokens.end; ++t) {
-        values[t] = find_row(work, rows, format, tile.keys[t] == nullptr ? nullptr : tile.values[t],
-                             head, scratch.rows + t * scratch.row_stride);
-        prefetch(rows, ahead.value(t + kTokensAhead), head, work.value_bytes);
+        values[t] = find_row(work, rows, is_in_place, tile_rows.rows[t], offset,
+                             scratch.rows + t * scratch.row_stride);
+        prefetch(tile_rows.ahead[t], offset, work.value_bytes);
       }
       const int64_t first_row = head * work.rows_per_head;
       accumulate<Format>(values, scratch.visible, tokens, scratch.weights + first_row * kTileTokens,
@@ -196,10 +197,10 @@ PAGEDKV_TARGET void attend_tile(const Work& work, const Tile& tile, const Tile& 
   if (any.empty() || (tile.exists & places(any)) == 0) return;
   const AttentionScratch& scratch = work.scratch;
   const AttentionState& state = work.state;
-  const Ahead ahead{tile, next};
   const std::byte* keys[kTileTokens];
   const RowFormat key_format = read_as(work, work.layer.keys);
-  PAGEDKV_FOR_FORMAT(key_format, score_tile, work, tile, any, key_format, ahead, keys)
+  PAGEDKV_FOR_FORMAT(key_format, score_tile, work, any, key_format, TileRows(tile.keys, next.keys),
+                     keys)
   soften_tile(work, tile);
   if (work.layer.values_are_keys) {
     PAGEDKV_FOR_FORMAT(key_format, accumulate, keys, scratch.visible, any, scratch.weights,
@@ -207,7 +208,7 @@ PAGEDKV_TARGET void attend_tile(const Work& work, const Tile& tile, const Tile& 
     return;
   }
   const RowFormat format = read_as(work, work.layer.values);
-  PAGEDKV_FOR_FORMAT(format, accumulate_tile, work, tile, any, format, ahead)
+  PAGEDKV_FOR_FORMAT(format, accumulate_tile, work, any, format, TileRows(tile.values, next.values))
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ PAGEDKV_TARGET void attend_tokens(const Work& work, int64_t position, int64_t en
     if (position < end) {
       fill(next, work.layer, work.block, position, end);
     } else {
-      std::fill_n(next.keys, kTileTokens, nullptr);
+      clear(next);
     }
     attend_tile(work, tile, next, in_window);
     at = 1 - at;

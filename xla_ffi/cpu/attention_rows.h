@@ -48,6 +48,13 @@ PAGEDKV_INLINE const float* scale_of(const PagedRows& rows, int64_t page, int64_
          head * rows.scale_head_stride;
 }
 
+// Leaves no token in the tile.
+PAGEDKV_INLINE void clear(Tile& tile) {
+  tile.exists = 0;
+  std::fill_n(tile.keys, kTileTokens, nullptr);
+  std::fill_n(tile.values, kTileTokens, nullptr);
+}
+
 // Makes `tile` the one that `position` is in, of the tokens [position, end).
 PAGEDKV_TARGET void fill(Tile& tile, const AttentionLayer& layer, const AttentionBlock& block,
                          int64_t position, int64_t end) {
@@ -55,8 +62,7 @@ PAGEDKV_TARGET void fill(Tile& tile, const AttentionLayer& layer, const Attentio
   end = std::min(end, tile.start + kTileTokens);
   tile.range = {static_cast<int32_t>(position - tile.start),
                 static_cast<int32_t>(end - tile.start)};
-  tile.exists = 0;
-  std::fill_n(tile.keys, kTileTokens, nullptr);
+  clear(tile);
   while (position < end) {
     const int64_t page = position / layer.page_size, offset = position % layer.page_size;
     const int64_t count = std::min(layer.page_size - offset, end - position);
@@ -137,17 +143,17 @@ PAGEDKV_INLINE void copy_row(const PagedRows& rows, const std::byte* row, float*
   std::fill(copy + rows.dim, copy + padded_row(rows.dim), 0.0f);
 }
 
-// Asks for the memory of a row before it is read.
-PAGEDKV_INLINE void prefetch(const PagedRows& rows, const std::byte* row, int64_t head,
-                             int64_t row_bytes) {
+// Asks for the first `num_bytes` of a row before they are read.
+PAGEDKV_INLINE void prefetch(const std::byte* row, int64_t offset, int64_t num_bytes) {
   constexpr int64_t kLineBytes = 64;
-  if (row == nullptr || rows.is_scattered()) return;
-  row += head * rows.head_stride;
-  for (int64_t at = 0; at < row_bytes; at += kLineBytes) __builtin_prefetch(row + at);
+  if (row == nullptr) return;
+  row += offset;
+  for (int64_t at = 0; at < num_bytes; at += kLineBytes) __builtin_prefetch(row + at);
 }
 
+// The bytes of a row that lie together.
 PAGEDKV_INLINE int64_t row_bytes(const PagedRows& rows) {
-  return rows.dim * format_bits(rows.format) / 8;
+  return rows.is_scattered() ? 0 : rows.dim * format_bits(rows.format) / 8;
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "pagedkv/error.h"
@@ -213,6 +214,11 @@ bool CacheManager::allocate(Request& request, const Demand& demand) {
       row_of(request, group).hold(pool_, claim_for(request, group, shard));
     }
     state->shard = shard_of(rows_of(request), pool_.shards());
+    if (enable_caching()) {
+      num_query_tokens_ += request.num_tokens();
+      num_hit_tokens_ += demand.num_cached_tokens;
+    }
+    ++num_admitted_;
   } else {
     for (GroupId group = 0; group < num_groups(); ++group) {
       rows[index(group)].skip(pool_, growths_[index(group)].first_needed);
@@ -307,10 +313,19 @@ bool CacheManager::cache_full_pages(Request& request, std::int32_t num_tokens,
   const auto hashes = request.page_hashes(hash_page_size(), hasher());
   std::int32_t num_replaced = 0;
   for (GroupId group = 0; group < num_groups(); ++group) {
-    num_replaced +=
-        row_of(request, group)
-            .cache(pool_, coordinator_.policy(group), coordinator_.hashes_of(group, hashes),
-                   num_tokens, step_end, deduplicate);
+    const GroupPolicy& policy = coordinator_.policy(group);
+    PageRow& row = row_of(request, group);
+    std::optional<EventLog::Row> told;
+    if (EventLog* events = pool_.events()) [[unlikely]] {
+      told.emplace(*events, RowSource{.tokens = request.tokens(),
+                                      .extra_keys = &request.extra_keys(),
+                                      .hashes = hashes,
+                                      .hash_page_size = hash_page_size(),
+                                      .page_size = policy.page_size(),
+                                      .first_page = row.num_cached()});
+    }
+    num_replaced += row.cache(pool_, policy, coordinator_.hashes_of(group, hashes), num_tokens,
+                              step_end, deduplicate);
   }
   num_replaced > 0 ? note_change(request) : note_next_full(request);
   request.num_shown_tokens_ =
@@ -370,8 +385,14 @@ std::int32_t CacheManager::num_changes(const Request& request) const {
 }
 
 ManagerStats CacheManager::stats() const {
-  return {pool_.num_held_pages(), num_requests(), peak_requests_, num_failed_allocations_,
-          pool_.counts()};
+  return {.num_held_pages = pool_.num_held_pages(),
+          .num_requests = num_requests(),
+          .peak_requests = peak_requests_,
+          .num_failed_allocations = num_failed_allocations_,
+          .num_admitted = num_admitted_,
+          .num_query_tokens = num_query_tokens_,
+          .num_hit_tokens = num_hit_tokens_,
+          .pool = pool_.counts()};
 }
 
 std::vector<Holding> CacheManager::holdings() const {

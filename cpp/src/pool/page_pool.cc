@@ -60,10 +60,14 @@ PageId PagePool::num_free_pages(ShardId shard) const {
 }
 
 void PagePool::set_num_shards(std::int32_t num_shards) {
-  if (num_shards != shards().size()) free_pages_.set_shards(PageShards(num_pages(), num_shards));
+  if (num_shards == shards().size()) return;
+  free_pages_.set_shards(PageShards(num_pages(), num_shards));
+  if (watch_ != nullptr) tell_dealt_out();
 }
 
 void PagePool::hand_out(PageId page) {
+  if (watch_ != nullptr) [[unlikely]]
+    tell_handed_out(page);
   at(page).ref_count = 1;
   ++counts_.num_allocated;
   if (at(page).is_cached()) {
@@ -93,6 +97,8 @@ bool PagePool::allocate(std::span<PageId> out, ShardId shard) {
 }
 
 void PagePool::hold(std::span<const PageId> pages) {
+  if (watch_ != nullptr) [[unlikely]]
+    tell_held(pages);
   for (PageId page : pages) check_page("PagePool.hold", page);
   for (PageId page : pages) {
     if (at(page).ref_count++ > 0) continue;
@@ -150,6 +156,7 @@ bool PagePool::reset_prefix_cache() {
   if (num_free_pages() != num_pages() - 1) return false;
   free_pages_.drop_content();
   index_.clear();
+  if (watch_ != nullptr) tell_cleared();
   return true;
 }
 
@@ -194,6 +201,7 @@ void PagePool::restore(std::span<const PageId> order, std::span<const PageConten
     index_.insert(content.page, content.hash, content.group);
   }
   for (const PageId page : order) free_pages_.push_back(page);
+  if (watch_ != nullptr) tell_restored();
 }
 
 void PagePool::check_invariants() const {

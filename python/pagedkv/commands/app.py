@@ -3,6 +3,7 @@
 import typer
 
 from .generate import generate
+from .plan import plan
 from .replay import replay_traces
 from .replay_ops import replay_ops
 
@@ -15,4 +16,5 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command(name="replay")(replay_traces)
+app.command()(plan)
 app.command()(replay_ops)

@@ -42,8 +42,8 @@ class TraceRequest:
         Tokens are at least 0.
         """
         low, high = self.hash_ids & _LOW_BITS, self.hash_ids >> 31
-        first = (low * self.block_size & _LOW_BITS).astype(np.uint32)
-        words: NDArray[np.uint32] = first[:, None] + np.arange(self.block_size, dtype=np.uint32)
+        first: NDArray[np.uint32] = (low * self.block_size & _LOW_BITS).astype(np.uint32)
+        words = np.add.outer(first, np.arange(self.block_size, dtype=np.uint32))
         words[:, 0], words[:, 1] = low, high  # all bits of the id; the product may have lost some
         words &= np.uint32(_LOW_BITS)
         return words.view(np.int32).ravel()[: self.input_length]

@@ -100,6 +100,13 @@ def checked_size(name: str, value: Any) -> int:
     return size
 
 
+def said(name: str, size: int | None) -> int:
+    """What the caller says of a field that the config has not."""
+    if size is None:
+        raise ValueError(message(f"the config must have {name}, and has not"))
+    return size
+
+
 def message(text: str) -> str:
     """A message of the only function that users call."""
     return f"[create_kv_cache_specs_from_config] {text}"

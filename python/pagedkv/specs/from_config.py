@@ -3,7 +3,7 @@
 from typing import Any
 
 from pagedkv._core import CacheGroupSpec, FullAttentionSpec
-from pagedkv.specs.fields import Fields, message, text_fields
+from pagedkv.specs.fields import Fields, message, said, text_fields
 from pagedkv.specs.layer_kinds import layer_kinds
 from pagedkv.specs.layer_specs import Defaults, Spec, specs_of_layer
 from pagedkv.specs.mask_details import groups_from_mask_details
@@ -17,8 +17,8 @@ _SAYS_SOMETHING = ("sliding_window", "attention_chunk_size", "kv_lora_rank")
 def create_kv_cache_specs_from_config(
     config: Any,
     page_size: int,
-    num_kv_heads: int,
-    head_size: int,
+    num_kv_heads: int | None,
+    head_size: int | None,
     dtype: object,
     use_mla: bool = False,
 ) -> list[CacheGroupSpec]:
@@ -39,8 +39,8 @@ def create_kv_cache_specs_from_config(
 
       page_size: Tokens a page holds.
       num_kv_heads: For layers of which the config says neither ``num_key_value_heads`` nor
-        ``num_kv_heads``.
-      head_size: For layers of which the config does not say ``head_dim``.
+        ``num_kv_heads``. None if it must.
+      head_size: For layers of which the config does not say ``head_dim``. None if it must.
       dtype: Name of the element type, or a NumPy, ml_dtypes or JAX dtype.
       use_mla: One latent row of ``head_size`` stands for K and V. A Hugging Face config with
         ``kv_lora_rank`` has latent layers without it: one row of ``kv_lora_rank +
@@ -72,14 +72,16 @@ def create_kv_cache_specs_from_config(
             config,
             config.get_mask_details(),
             page_size=page_size,
-            num_kv_heads=num_kv_heads,
-            head_size=head_size,
+            num_kv_heads=said("num_key_value_heads", num_kv_heads),
+            head_size=said("head_dim", head_size),
             dtype=dtype,
             use_mla=use_mla,
         )
     fields = text_fields(config)
     num_layers = _num_layers(fields)
     if num_layers is None:
+        if num_kv_heads is None or head_size is None:
+            raise ValueError(message("the config must have num_hidden_layers, and has not"))
         full = FullAttentionSpec(page_size, num_kv_heads, head_size, dtype, use_mla)
         return [CacheGroupSpec(full)]
     defaults = Defaults(page_size, num_kv_heads, head_size, dtype, use_mla)

@@ -11,7 +11,7 @@ from pagedkv._core import (
     MambaSpec,
     SlidingWindowSpec,
 )
-from pagedkv.specs.fields import Fields, checked_size, message
+from pagedkv.specs.fields import Fields, checked_size, message, said
 from pagedkv.specs.layer_kinds import LayerKind
 from pagedkv.specs.states import conv_spec, state_spec
 
@@ -33,8 +33,8 @@ class Defaults:
     """What the caller says of all layers."""
 
     page_size: int
-    num_kv_heads: int
-    head_size: int
+    num_kv_heads: int | None
+    head_size: int | None
     dtype: object
     use_mla: bool
 
@@ -111,7 +111,7 @@ def _num_kv_heads(fields: Fields, index: int, kind: LayerKind, defaults: Default
         return 1  # Falcon
     heads = _of_layer(fields, index, "num_key_value_heads", "num_kv_heads")
     if heads is None:
-        return defaults.num_kv_heads
+        return said("num_key_value_heads", defaults.num_kv_heads)
     doubles = kind in _SLIDING and fields.get("model_type") == "mimo_v2_flash"
     return heads * 2 if doubles else heads
 
@@ -120,7 +120,8 @@ def _head_size(fields: Fields, index: int, kind: LayerKind, defaults: Defaults) 
     own: tuple[str, ...] = ("global_head_dim",) if kind in _FULL else ()
     own = ("swa_head_dim",) if kind in _SLIDING else own
     size = fields.size(*own) if own else None
-    return size or _of_layer(fields, index, "head_dim", "d_kv") or defaults.head_size
+    size = size or _of_layer(fields, index, "head_dim", "d_kv")
+    return said("head_dim", defaults.head_size) if size is None else size
 
 
 def _of_layer(fields: Fields, index: int, *names: str) -> int | None:

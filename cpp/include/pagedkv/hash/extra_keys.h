@@ -103,6 +103,9 @@ class ExtraKeys {
   /// By rising offset.
   std::span<const MultimodalItem> mm_items() const { return mm_items_; }
 
+  /// Items that reach into tokens `[begin, end)`, by rising offset.
+  std::vector<const MultimodalItem*> items_of(std::int64_t begin, std::int64_t end) const;
+
   /// Replaces `encoded` by the keys of page `page` of `page_size` tokens, as canonical CBOR: by
   /// nothing if the page has none.
   ///
@@ -112,8 +115,6 @@ class ExtraKeys {
   friend bool operator==(const ExtraKeys&, const ExtraKeys&) = default;
 
  private:
-  std::vector<const MultimodalItem*> items_of(std::int64_t begin, std::int64_t end) const;
-
   std::optional<LoraKey> lora_;
   std::vector<MultimodalItem> mm_items_;
   std::vector<std::int64_t> furthest_ends_;  // of the items up to each

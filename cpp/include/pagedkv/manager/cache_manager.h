@@ -12,6 +12,7 @@
 #include "pagedkv/hash/page_hasher.h"
 #include "pagedkv/manager/coordinator.h"
 #include "pagedkv/manager/manager_stats.h"
+#include "pagedkv/manager/page_map.h"
 #include "pagedkv/manager/page_row.h"
 #include "pagedkv/manager/pins.h"
 #include "pagedkv/manager/request.h"
@@ -142,6 +143,9 @@ class CacheManager {
 
   /// The requests that hold pages, and how many each.
   std::vector<Holding> holdings() const;
+
+  /// Who has which page now. O(pages).
+  PageMap page_map() const;
 
   /// Deals the pages out to `num_shards` shards. O(pages), unless there are that many already.
   ///
@@ -357,6 +361,15 @@ class CacheManager {
   void advance_time(std::int64_t now);
   void set_tenant_quota(TenantId tenant, std::optional<PageId> max_pages);
 
+  // --- what a manager tells of its pages: see PagePool ---
+
+  void start_events(std::size_t max_pages) { pool_.start_events(max_pages); }
+  void stop_events() { pool_.stop_events(); }
+  EventBatch take_events() { return pool_.take_events(); }
+  void start_residency(double sample_rate, const std::vector<std::int64_t>& bounds) {
+    pool_.start_residency(sample_rate, bounds);
+  }
+
   /// Forgets all cached content. Returns false and does nothing while a request or a pin holds
   /// pages.
   bool reset_prefix_cache();
@@ -419,6 +432,9 @@ class CacheManager {
   mutable ManagerObserver* observer_ = nullptr;
   std::int32_t peak_requests_ = 0;
   std::int64_t num_failed_allocations_ = 0;
+  std::int64_t num_admitted_ = 0;
+  std::int64_t num_query_tokens_ = 0;
+  std::int64_t num_hit_tokens_ = 0;
   GroupPages hit_;                        // scratch of match and allocate
   std::vector<PageRow> new_rows_;         // scratch of allocate: the rows of a new request
   std::vector<PageRow::Growth> growths_;  // scratch of allocate

@@ -14,6 +14,9 @@ struct ManagerStats {
   std::int32_t num_requests = 0;            ///< Requests that hold pages now.
   std::int32_t peak_requests = 0;           ///< Most requests that held pages at a time.
   std::int64_t num_failed_allocations = 0;  ///< Times `allocate` or `fork` found too few pages.
+  std::int64_t num_admitted = 0;            ///< Times `allocate` gave a request its first pages.
+  std::int64_t num_query_tokens = 0;        ///< Tokens of those requests, with caching on.
+  std::int64_t num_hit_tokens = 0;          ///< Those of them that came from the prefix cache.
   PoolCounts pool;
 };
 

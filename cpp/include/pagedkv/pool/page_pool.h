@@ -1,7 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -16,6 +18,7 @@
 #include "pagedkv/pool/prefix_index.h"
 #include "pagedkv/pool/retention_term.h"
 #include "pagedkv/types.h"
+#include "pagedkv/watch/page_watch.h"
 
 namespace pagedkv {
 
@@ -167,6 +170,8 @@ class PagePool {
   void cache(PageId page, const PageHash& hash, GroupId group) {
     if (!can_cache(page, group)) [[unlikely]]
       refuse_cache(page, group);
+    if (watch_ != nullptr) [[unlikely]]
+      tell_cached(page, hash, group);
     index_.insert(page, hash, group);
     ++counts_.num_cached;
   }
@@ -211,6 +216,39 @@ class PagePool {
   /// Pages held for a tenant, and free ones with content that it brought in.
   PageId num_tenant_pages(TenantId tenant) const;
 
+  // --- what a pool tells of its pages ---
+
+  /// Logs from now on what can be found and what cannot any more, beginning with what can be now.
+  /// Of pages with equal content in a shard, the first that comes and the last that goes count. If
+  /// more than `max_pages` pages are logged and not taken, the events are forgotten.
+  ///
+  /// Throws `std::invalid_argument` if events are on, and unless `max_pages >= 1`.
+  void start_events(std::size_t max_pages);
+
+  /// Throws `std::invalid_argument` if events are off.
+  void stop_events();
+
+  /// The events since the last call. If some were forgotten: that all was cleared, and then all
+  /// that can be found now, without tokens; O(pages).
+  ///
+  /// Throws `std::invalid_argument` if events are off.
+  EventBatch take_events();
+
+  /// Null: events are off.
+  EventLog* events() { return watch_ == nullptr ? nullptr : watch_->events.get(); }
+  const EventLog* events() const { return watch_ == nullptr ? nullptr : watch_->events.get(); }
+
+  /// Measures from now on, on a sample of the pages that are handed out, how long they keep their
+  /// content, in the unit of `advance_time`: see `PageResidency`.
+  ///
+  /// Throws `std::invalid_argument` if it is done already, and as `PageResidency`.
+  void start_residency(double sample_rate, const std::vector<std::int64_t>& bounds);
+
+  /// Null: nothing is measured.
+  const PageResidency* residency() const {
+    return watch_ == nullptr ? nullptr : watch_->residency.get();
+  }
+
   /// Throws `std::logic_error` naming what does not hold. For tests.
   void check_invariants() const;
 
@@ -235,12 +273,22 @@ class PagePool {
   void check_shard(const char* operation, ShardId shard) const;
   void hand_out(PageId page);
   RetentionLanes* lanes_for(const RetentionTerm& term);
+  // See page_pool_watch.cc. All but the first two require `watch_`.
+  PageWatch& watch();
+  void tell_contents(EventLog& log) const;
+  void tell_dealt_out();
+  void tell_restored();
+  void tell_handed_out(PageId page);
+  void tell_held(std::span<const PageId> pages);
+  void tell_cached(PageId page, const PageHash& hash, GroupId group);
+  void tell_cleared();
 
   LargeArray<Page> pages_;
   FreePages free_pages_;
   PrefixIndex index_;
   PoolCounts counts_;
   std::int64_t now_ = 0;
+  std::unique_ptr<PageWatch> watch_;  // null: nobody asked
 };
 
 }  // namespace pagedkv
