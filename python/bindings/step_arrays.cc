@@ -9,14 +9,19 @@ bool HandleArray::assign(nb::handle values) {
   return true;
 }
 
-// Nothing of Python's runs in here, so the items stay where they are.
+// By position, each held: what an item's `__index__` runs may change a list.
 bool HandleArray::assign_items(nb::handle list_or_tuple) {
-  PyObject* const* const items = PySequence_Fast_ITEMS(list_or_tuple.ptr());
-  copy_.resize(nb::len(list_or_tuple));
-  for (std::size_t i = 0; i < copy_.size(); ++i) {
+  copy_.clear();
+  copy_.reserve(nb::len(list_or_tuple));
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list_or_tuple.ptr()); ++i) {
+    auto item = nb::borrow(PySequence_Fast_GET_ITEM(list_or_tuple.ptr(), i));
+    if (!PyLong_Check(item.ptr())) {
+      item = nb::steal(PyIndex_Check(item.ptr()) ? PyNumber_Index(item.ptr()) : nullptr);
+      PyErr_Clear();
+      if (!item.is_valid()) return false;
+    }
     int overflow = 0;
-    if (!PyLong_Check(items[i])) return false;
-    copy_[i] = PyLong_AsLongLongAndOverflow(items[i], &overflow);
+    copy_.push_back(PyLong_AsLongLongAndOverflow(item.ptr(), &overflow));
     if (overflow != 0) return false;
   }
   span_ = copy_;

@@ -81,7 +81,7 @@ class CheckedManager:
             handles, num_new_tokens, num_cached_tokens=num_cached_tokens, **options
         )
         ids, offsets = grant.new_page_ids().tolist(), grant.new_page_offsets().tolist()
-        for i, handle in enumerate(handles[: grant.num_requests].tolist()):
+        for i, handle in enumerate(map(int, handles[: grant.num_requests])):
             num_cached = 0 if num_cached_tokens is None else int(num_cached_tokens[i])
             pages = ids[offsets[i] : offsets[i + 1]]
             num_reused = num_cached // self._manager.page_size
@@ -99,7 +99,7 @@ class CheckedManager:
 
     def commit_step(self, handles, num_new_tokens):
         self._manager.commit_step(handles, num_new_tokens)
-        for handle, count in zip(handles.tolist(), num_new_tokens, strict=True):
+        for handle, count in zip(map(int, handles), num_new_tokens, strict=True):
             before = self._num_computed[handle]
             after = self._num_computed[handle] = before + int(count)
             page_size = self._manager.page_size
@@ -120,6 +120,6 @@ class CheckedManager:
             raise Mismatch(f"free pages, coldest first: {free}, LRU has {list(self.lru.free)}")
 
     def _give_back(self, handles) -> None:
-        for handle in handles.tolist():
+        for handle in map(int, handles):
             self.lru.give_back(self._rows.pop(handle, []))
             self._num_computed.pop(handle, None)

@@ -291,6 +291,35 @@ class Handle(int):
     """What a scheduler may keep in place of the number."""
 
 
+class Index:
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+class Shrinking(Index):
+    """Takes the list away that it is in."""
+
+    def __init__(self, value, items):
+        super().__init__(value)
+        self.items = items
+
+    def __index__(self):
+        self.items.clear()
+        return self.value
+
+
+def test_handles_may_be_anything_that_is_an_index(manager):
+    handles = started(manager)
+    assert manager.page_table([handles[0], Index(int(handles[1]))]).shape[0] == 2
+    items = [int(handles[1])]
+    items.insert(0, Shrinking(int(handles[0]), items))
+    assert manager.page_table(items).shape[0] == 1
+    assert items == []
+
+
 @pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_handles_come_as_lists_too(call, kind):

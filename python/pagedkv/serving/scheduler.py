@@ -293,7 +293,12 @@ class Scheduler:
         return count
 
     def _shards_for(self, handle: int) -> list[tuple[int, int]]:
-        """Shards, and how many tokens each has of a request: the most first, then the emptiest."""
+        """Shards, and how many tokens each has of a request: the most first, then the emptiest.
+
+        The only shard of a pool is -1: any.
+        """
+        if self.manager.data_parallel_size == 1:
+            return [(-1, int(self.manager.match_requests([handle])[0]))]
         num_cached = self.manager.match_shards([handle])[0]
         num_running = np.bincount(self._running.shards, minlength=len(num_cached))
         order = np.lexsort([num_running, -num_cached])
