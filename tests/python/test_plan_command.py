@@ -1,7 +1,6 @@
 """`pagedkv plan`: what it prints, and how it refuses."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -220,25 +219,3 @@ def test_layouts_that_cannot_hold_a_model_are_refused(write, tmp_path):
     arguments = [path, "--memory", "1GiB", "--max-model-len", "1k", "--layout", "FUSED"]
     assert "keys and values of one size, got 192 and 128" in refusal(*arguments)
     assert Path(path).parent == tmp_path
-
-
-def documented_runs():
-    """The commands of docs/planner.md, with what they print."""
-    text = (Path(__file__).parents[2] / "docs" / "planner.md").read_text()
-    for run in re.findall(r"^```\n\$ pagedkv plan (.*?)^```", text, re.MULTILINE | re.DOTALL):
-        command, _, output = run.partition("\n")
-        yield command.split(), output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "output"), list(documented_runs()), ids=lambda value: value[0]
-)
-def test_the_documentation_shows_what_is_printed(arguments, output, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = {"gemma": GEMMA_3_27B["text_config"], "llama": LLAMA_3_1_70B}
-    folder = tmp_path / arguments[0].partition("/")[0]
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config[folder.name.partition("-")[0]]))
-    result = run(*arguments)
-    lines = [line.strip() for line in (result.stdout + result.stderr).splitlines()]
-    assert lines == [line.strip() for line in output.splitlines()] + [""] * (result.exit_code == 0)
