@@ -15,8 +15,8 @@ from pagedkv._core import (
     MambaSpec,
     SlidingWindowSpec,
 )
-from pagedkv.planning.mesh import Spec
 from pagedkv.planning.stored import PageBytes, Storage
+from pagedkv.specs.layer_specs import Spec
 
 # Where the most frequent kind of layer has less than this times the layers of the rarest, its layers
 # stay together, and others' groups are padded. vLLM's number.

@@ -13,14 +13,7 @@ from pagedkv._core import (
     MambaSpec,
     SlidingWindowSpec,
 )
-
-Spec = (
-    FullAttentionSpec
-    | SlidingWindowSpec
-    | ChunkedLocalAttentionSpec
-    | CrossAttentionSpec
-    | MambaSpec
-)
+from pagedkv.specs.layer_specs import Spec
 
 AXES = ("tp", "dp")
 

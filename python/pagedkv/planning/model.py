@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pagedkv._core import CrossAttentionSpec, FullAttentionSpec, MambaSpec
-from pagedkv.planning.mesh import Spec
 from pagedkv.specs.fields import Fields, text_fields
 from pagedkv.specs.from_config import create_kv_cache_specs_from_config
+from pagedkv.specs.layer_specs import Spec
 
 DEFAULT_DTYPE = "bfloat16"
 MAX_LAYERS = 10_000

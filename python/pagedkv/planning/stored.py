@@ -6,7 +6,7 @@ from typing import Literal
 
 from pagedkv._core import AttentionSpec, MambaSpec
 from pagedkv.layouts import KVLayout
-from pagedkv.planning.mesh import Spec
+from pagedkv.specs.layer_specs import Spec
 
 SCALES = ("token", "page", "static", "none")
 SCALED_DTYPES = ("int8", "int4", "float8_e4m3fn", "float8_e5m2")
