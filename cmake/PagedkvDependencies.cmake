@@ -41,7 +41,7 @@ endfunction()
 
 # Provides nanobind_add_module and pagedkv_xla_ffi.
 macro(pagedkv_find_python)
-  find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module
+  find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module NumPy
                OPTIONAL_COMPONENTS Development.SABIModule)
   execute_process(
     COMMAND "${Python_EXECUTABLE}" -m nanobind --cmake_dir

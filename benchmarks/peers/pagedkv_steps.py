@@ -34,6 +34,7 @@ class Adapter(BaseAdapter):
             hash_algorithm=cfg.hash_name or "sha256_cbor",
         )
         self.groups = range(len(groups))
+        self.ones = np.ones(cfg.max_running, np.int32)
 
     def new_request(self, rid: str, tokens: list[int]) -> Served:
         return Served(self.manager.add_requests([Request(rid, tokens)])[0])
@@ -58,7 +59,7 @@ class Adapter(BaseAdapter):
         return self.page_ids(handle)
 
     def decode_batch(self, reqs: list[Served]) -> Any:
-        ones = np.ones(len(reqs), np.int32)
+        ones = self.ones[: len(reqs)]
         grant = self.manager.allocate_step(reqs, ones)
         if grant.num_requests < len(reqs):
             return None

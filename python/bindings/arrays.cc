@@ -3,10 +3,7 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
-#include <functional>
 #include <limits>
-#include <memory>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -47,16 +44,18 @@ bool append_array(const AnyArray& array, const char* operation, const char* name
          append(std::type_identity<std::uint8_t>());
 }
 
-void append_integer(nb::handle item, std::size_t position, const char* operation, const char* name,
-                    std::vector<std::int32_t>& out) {
-  if (PyLong_CheckExact(item.ptr())) {  // nearly always, so spare it the rest
-    int overflow = 0;
-    const long value = PyLong_AsLongAndOverflow(item.ptr(), &overflow);
-    if (overflow == 0 && std::in_range<std::int32_t>(value)) {
-      out.push_back(static_cast<std::int32_t>(value));
-      return;
-    }
-  }
+// What nearly every item is: a plain int that fits. Runs no Python code.
+bool is_plain_int32(nb::handle item, std::int32_t& value) {
+  if (!PyLong_CheckExact(item.ptr())) return false;
+  int overflow = 0;
+  const long wide = PyLong_AsLongAndOverflow(item.ptr(), &overflow);
+  value = static_cast<std::int32_t>(wide);
+  return overflow == 0 && std::in_range<std::int32_t>(wide);
+}
+
+// Anything that is an integer to Python. Throws for the rest.
+std::int32_t to_int32(nb::handle item, std::size_t position, const char* operation,
+                      const char* name) {
   if (!PyIndex_Check(item.ptr())) {
     throw nb::type_error(error_message(operation, name, " must be integers, got ",
                                        nb::inst_name(item).c_str(), " at position ", position)
@@ -71,48 +70,43 @@ void append_integer(nb::handle item, std::size_t position, const char* operation
     throw_value_error(operation, name, " must fit in int32, got ", nb::str(integer).c_str(),
                       " at position ", position);
   }
-  out.push_back(static_cast<std::int32_t>(value));
+  return static_cast<std::int32_t>(value);
+}
+
+// By position: what an item's `__index__` runs may change a list, and then it ends where it ends.
+void append_items(const Items& items, const char* operation, const char* name,
+                  std::vector<std::int32_t>& out) {
+  std::int32_t value = 0;
+  for (Py_ssize_t i = 0; i < items.size(); ++i) {
+    if (!is_plain_int32(items[i], value)) {
+      value = to_int32(nb::borrow(items[i]), static_cast<std::size_t>(i), operation, name);
+    }
+    out.push_back(value);
+  }
 }
 
 }  // namespace
 
-Int32Array new_int32_array(std::initializer_list<std::size_t> shape) {
-  const std::size_t size =
-      std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
-  auto data = std::make_unique_for_overwrite<std::int32_t[]>(size);
-  auto* pointer = data.get();
-  nb::capsule owner(data.release(),
-                    [](void* p) noexcept { delete[] static_cast<std::int32_t*>(p); });
-  return Int32Array(pointer, shape, owner);
-}
-
-std::span<std::int32_t> span_of(const Int32Array& array) { return {array.data(), array.size()}; }
-
-Int32Array copy_of(std::span<const std::int32_t> values) {
-  Int32Array array = new_int32_array({values.size()});
-  std::ranges::copy(values, array.data());
-  return array;
-}
-
 std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name,
                                        std::size_t num_more) {
   std::vector<std::int32_t> out;
-  const bool is_text = nb::isinstance<nb::str>(values) || nb::isinstance<nb::bytes>(values);
-  if (!is_text && nb::ndarray_check(values)) {
+  const auto take_items = [&](const Items& items) {
+    out.reserve(static_cast<std::size_t>(items.size()) + num_more);
+    append_items(items, operation, name, out);
+    return std::move(out);
+  };
+  if (Items::are_in(values)) return take_items(Items(values));
+  if (!nb::isinstance<nb::str>(values) && !nb::isinstance<nb::bytes>(values)) {
     AnyArray array;
-    if (nb::try_cast(values, array)) {
-      out.reserve(array.shape(0) + num_more);
-      if (append_array(array, operation, name, out)) return out;
+    if (nb::ndarray_check(values)) {
+      if (nb::try_cast(values, array)) {
+        out.reserve(array.shape(0) + num_more);
+        if (append_array(array, operation, name, out)) return out;
+      }
+    } else if (PySequence_Check(values.ptr()) != 0) {
+      const nb::list list(nb::borrow(values));
+      return take_items(Items(list));
     }
-  } else if (!is_text && PySequence_Check(values.ptr()) != 0) {
-    const auto items = nb::isinstance<nb::list>(values) ? nb::borrow<nb::list>(values)
-                                                        : nb::list(nb::borrow(values));
-    out.reserve(nb::len(items) + num_more);
-    // By position, each held: what an item's `__index__` runs may change the list.
-    for (std::size_t i = 0; i < nb::len(items); ++i) {
-      append_integer(nb::object(items[i]), i, operation, name, out);
-    }
-    return out;
   }
   throw nb::type_error(
       error_message(operation, name,
@@ -122,7 +116,9 @@ std::vector<std::int32_t> int32_values(nb::handle values, const char* operation,
 }
 
 Int32Input::Int32Input(nb::handle values, const char* operation, const char* name) {
-  if (nb::ndarray_check(values) && nb::try_cast(values, array_, false)) {
+  if (const auto direct = numpy_values<std::int32_t>(values)) {
+    span_ = *direct;
+  } else if (!Items::are_in(values) && nb::ndarray_check(values) && nb::try_cast(values, array_, false)) {
     span_ = std::span(array_.data(), array_.shape(0));
   } else {
     copy_ = int32_values(values, operation, name);

@@ -5,10 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <span>
 #include <vector>
 
+#include "numpy_arrays.h"
 #include "pagedkv/types.h"
 
 // Conversions between Python values and the core's spans, which several bindings need.
@@ -16,17 +16,36 @@ namespace pagedkv {
 
 namespace nb = nanobind;
 
-/// A fresh int32 NumPy array. Never a view of memory that changes later: a program that was given
-/// an array may still read it after the next step has begun.
-using Int32Array = nb::ndarray<nb::numpy, std::int32_t>;
+/// The items of a list or a tuple by position; a list may become shorter while they are read.
+class Items {
+ public:
+  static bool are_in(nb::handle values) {
+    return PyList_Check(values.ptr()) || PyTuple_Check(values.ptr());
+  }
 
-/// An uninitialised array of `shape`; fill `span_of(array)`.
-Int32Array new_int32_array(std::initializer_list<std::size_t> shape);
+  /// Requires `are_in(values)`.
+  explicit Items(nb::handle values) : values_(values), is_list_(PyList_Check(values.ptr())) {}
 
-std::span<std::int32_t> span_of(const Int32Array& array);
+#if defined(Py_LIMITED_API)
+  Py_ssize_t size() const {
+    return is_list_ ? PyList_Size(values_.ptr()) : PyTuple_Size(values_.ptr());
+  }
+  nb::handle operator[](Py_ssize_t i) const {
+    return is_list_ ? PyList_GetItem(values_.ptr(), i) : PyTuple_GetItem(values_.ptr(), i);
+  }
+#else
+  Py_ssize_t size() const {
+    return is_list_ ? PyList_GET_SIZE(values_.ptr()) : PyTuple_GET_SIZE(values_.ptr());
+  }
+  nb::handle operator[](Py_ssize_t i) const {
+    return is_list_ ? PyList_GET_ITEM(values_.ptr(), i) : PyTuple_GET_ITEM(values_.ptr(), i);
+  }
+#endif
 
-/// A copy of `values` as an array of one dimension.
-Int32Array copy_of(std::span<const std::int32_t> values);
+ private:
+  nb::handle values_;
+  bool is_list_;
+};
 
 /// The integers of a one-dimensional array of any integer dtype, or of a sequence of int.
 ///

@@ -120,7 +120,7 @@ Pages that follow each other in one request, and can be found from now on in the
           "Digest of the page before the first one; None if there is none, or nobody knows.")
       .def_prop_ro(
           "tokens", [](const PagesStored& e) { return copy_of(e.batch->tokens_of(*e.event)); },
-          nb::rv_policy::move, R"doc(
+          R"doc(
 Their tokens: int32, shape ``[pages * page_size]``. Empty if nobody knows: for content that was restored
 from a snapshot, or stored before events were on.
 )doc")

@@ -14,8 +14,8 @@ namespace pagedkv {
 namespace {
 
 Int32Array array_of(const PageCopies& copies) {
-  Int32Array array = new_int32_array({copies.size(), 2});
-  std::int32_t* next = array.data();
+  Int32Array array({copies.size(), 2});
+  auto next = array.values().begin();
   for (const auto& [source, target] : copies) {
     *next++ = source;
     *next++ = target;

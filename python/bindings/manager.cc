@@ -57,8 +57,8 @@ Int32Array page_table(const OwningManager& manager, const Requests& requests,
     throw_value_error("CacheManager.page_table", "width must be >= 0, got ", *width);
   }
   const std::int32_t columns = width ? *width : max_num_pages(manager.core(), requests, group);
-  Int32Array table = new_int32_array({requests.size(), static_cast<std::size_t>(columns)});
-  fill_page_table(manager.core(), requests, group, columns, span_of(table));
+  Int32Array table({requests.size(), static_cast<std::size_t>(columns)});
+  fill_page_table(manager.core(), requests, group, columns, table.values());
   return table;
 }
 
@@ -66,8 +66,8 @@ Int32Array slot_mapping(const OwningManager& manager, const Requests& requests,
                         nb::handle num_tokens, GroupId group) {
   const auto counts = int32_values(num_tokens, "CacheManager.slot_mapping", "num_tokens");
   const std::int32_t size = num_slots(manager.core(), requests, counts);
-  Int32Array slots = new_int32_array({static_cast<std::size_t>(size)});
-  fill_slot_mapping(manager.core(), requests, counts, group, span_of(slots));
+  Int32Array slots({static_cast<std::size_t>(size)});
+  fill_slot_mapping(manager.core(), requests, counts, group, slots.values());
   return slots;
 }
 

@@ -1,9 +1,11 @@
 #include "bindings.h"
+#include "numpy_arrays.h"
 
 NB_MODULE(_core, m) {
 #ifdef NDEBUG
   nanobind::set_leak_warnings(false);  // globals of a program may well outlive the interpreter
 #endif
+  pagedkv::import_numpy();
   m.doc() = "C++ core of pagedkv. Import from `pagedkv`, not from here.";
   pagedkv::bind_spec(m);
   pagedkv::bind_extra_keys(m);

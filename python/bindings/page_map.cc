@@ -7,19 +7,6 @@
 
 // Who has which page, as arrays; and a picture of it, which is drawn in Python.
 namespace pagedkv {
-namespace {
-
-using Int64Array = nb::ndarray<nb::numpy, std::int64_t>;
-
-Int64Array int64_copy_of(const std::vector<std::int64_t>& values) {
-  auto* copy = new std::vector<std::int64_t>(values);
-  nb::capsule owner(copy,
-                    [](void* p) noexcept { delete static_cast<std::vector<std::int64_t>*>(p); });
-  return Int64Array(copy->data(), {copy->size()}, owner);
-}
-
-}  // namespace
-
 void bind_page_map(nb::module_& m, nb::class_<OwningManager>& manager) {
   nb::class_<PageMap>(m, "PageMap", R"doc(
 Who has which page of a `CacheManager`. A copy: it does not change.
@@ -28,30 +15,26 @@ Arrays are fresh ones each time they are asked for.
 )doc")
       .def_prop_ro(
           "ref_counts", [](const PageMap& map) { return copy_of(map.ref_counts); },
-          nb::rv_policy::move,
           "int32, shape ``[num_pages]``: requests and pins that hold each page.")
       .def_prop_ro(
-          "num_pins", [](const PageMap& map) { return copy_of(map.num_pins); }, nb::rv_policy::move,
+          "num_pins", [](const PageMap& map) { return copy_of(map.num_pins); },
           "int32, shape ``[num_pages]``: pins among these.")
       .def_prop_ro(
           "is_cached", [](const PageMap& map) { return copy_of(map.is_cached); },
-          nb::rv_policy::move,
           "int32, shape ``[num_pages]``: 1 if the content of the page can be found, else 0.")
       .def_prop_ro(
-          "groups", [](const PageMap& map) { return copy_of(map.groups); }, nb::rv_policy::move,
+          "groups", [](const PageMap& map) { return copy_of(map.groups); },
           "int32, shape ``[num_pages]``: the group of the page's content, or of the requests that "
           "hold it; -1 of others.")
       .def_prop_ro(
           "request_ids", [](const PageMap& map) { return map.request_ids; },
           "Requests that hold pages, a fresh list.")
       .def_prop_ro(
-          "held_starts", [](const PageMap& map) { return int64_copy_of(map.held_starts); },
-          nb::rv_policy::move,
+          "held_starts", [](const PageMap& map) { return copy_of(map.held_starts); },
           "int64, shape ``[requests + 1]``: request ``i`` holds ``held_pages[held_starts[i] : "
           "held_starts[i + 1]]``.")
       .def_prop_ro(
           "held_pages", [](const PageMap& map) { return copy_of(map.held_pages); },
-          nb::rv_policy::move,
           "int32, shape ``[sum]``: pages of each request, one group after the other, without null "
           "pages.");
   manager

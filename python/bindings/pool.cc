@@ -156,8 +156,8 @@ Raises:
               throw_index_error("PagePool.allocate", "shard must be >= 0, got ", *shard);
             }
             if (count > p.num_free_pages(shard.value_or(kAnyShard))) return std::nullopt;
-            Int32Array pages = new_int32_array({static_cast<std::size_t>(count)});
-            if (!p.allocate(span_of(pages), shard.value_or(kAnyShard))) return std::nullopt;
+            Int32Array pages({static_cast<std::size_t>(count)});
+            if (!p.allocate(pages.values(), shard.value_or(kAnyShard))) return std::nullopt;
             return pages;
           },
           "count"_a, "shard"_a = nb::none(), R"doc(

@@ -99,7 +99,7 @@ Example:
                    "Whether the request holds pages of a manager.")
       .def_prop_ro(
           "tokens", [](const Request& request) { return copy_of(request.tokens()); },
-          nb::rv_policy::move, "A copy of the tokens: int32, shape ``[num_tokens]``.")
+          "A copy of the tokens: int32, shape ``[num_tokens]``.")
       .def(
           "append",
           [](Request& request, TokenId token) {

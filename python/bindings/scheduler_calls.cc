@@ -187,10 +187,10 @@ std::optional<CachePages> allocate_slots(OwningManager& manager, nb::handle obje
         }
         if (!core.allocate(request, demand)) return std::nullopt;
         if (call.is_cached) {
-          const auto num_known = static_cast<std::int32_t>(
+          const auto num_cacheable = static_cast<std::int32_t>(
               std::min({call.num_tokens(), std::int64_t{request.num_tokens()},
                         std::int64_t{core.num_allocated_tokens(request)}}));
-          core.cache(request, num_known, call.num_tokens());
+          core.cache(request, num_cacheable, call.num_tokens());
         }
         return CachePages(manager.pool(), core.num_groups(), [&](GroupId group) {
           return core.page_ids(request, group).subspan(begins[static_cast<std::size_t>(group)]);

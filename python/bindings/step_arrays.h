@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "arrays.h"
 #include "pagedkv/error.h"
 #include "pagedkv/types.h"
 #include "request_handles.h"
@@ -29,7 +30,7 @@ class HandleArray {
   std::span<const RequestHandle> values() const { return span_; }
 
  private:
-  bool assign_items(nb::handle list_or_tuple);
+  bool assign_items(const Items& items);
 
   Array array_;
   std::vector<RequestHandle> copy_;

@@ -19,30 +19,27 @@
 namespace pagedkv {
 namespace {
 
-nb::ndarray<nb::numpy, RequestHandle> add_requests(OwningManager& manager,
-                                                   nb::typed<nb::list, Request> requests) {
+Int64Array add_requests(OwningManager& manager, nb::typed<nb::list, Request> requests) {
   constexpr auto kOperation = "CacheManager.add_requests";
   return manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
-    auto handles = std::make_unique<RequestHandle[]>(nb::len(requests));
+    Int64Array handles({nb::len(requests)});
     std::size_t added = 0;
     try {
-      for (nb::handle request : requests) {
+      for (RequestHandle& handle : handles.values()) {
+        const nb::object request = requests[added];
         if (!nb::isinstance<Request>(request)) {
           throw nb::type_error(error_message(kOperation, "takes a list of pagedkv.Request, got ",
                                              nb::inst_name(request).c_str())
                                    .c_str());
         }
-        handles[added] = known.add(request);
+        handle = known.add(request);
         ++added;
       }
     } catch (...) {
-      while (added > 0) known.remove(handles[--added]);
+      while (added > 0) known.remove(handles.values()[--added]);
       throw;
     }
-    RequestHandle* data = handles.release();
-    const nb::capsule owner(data,
-                            [](void* p) noexcept { delete[] static_cast<RequestHandle*>(p); });
-    return nb::ndarray<nb::numpy, RequestHandle>(data, {added}, owner);
+    return handles;
   });
 }
 
@@ -108,18 +105,18 @@ Int32Array match_requests(OwningManager& manager, const HandleArray& handles,
                           nb::handle dp_shards) {
   constexpr auto kOperation = "CacheManager.match_requests";
   const ShardInput shards(dp_shards, kOperation);
-  Int32Array counts = new_int32_array({handles.size()});
+  Int32Array counts({handles.size()});
   match_all(manager, handles, kOperation, [&](CacheManager& core, auto requests) {
-    match_step(core, requests, shards, span_of(counts));
+    match_step(core, requests, shards, counts.values());
   });
   return counts;
 }
 
 Int32Array match_shards(OwningManager& manager, const HandleArray& handles) {
   const auto num_shards = static_cast<std::size_t>(manager.core().pool().shards().size());
-  Int32Array counts = new_int32_array({handles.size(), num_shards});
+  Int32Array counts({handles.size(), num_shards});
   match_all(manager, handles, "CacheManager.match_shards", [&](CacheManager& core, auto requests) {
-    match_step_in_shards(core, requests, span_of(counts));
+    match_step_in_shards(core, requests, counts.values());
   });
   return counts;
 }
@@ -186,7 +183,6 @@ void bind_grant(nb::module_& m) {
               "The first so many requests have room; nothing was done for the others.")
       .def_prop_ro(
           "changed_rows", [](const StepGrant& grant) { return copy_of(grant.changed_rows); },
-          nb::rv_policy::automatic,
           "Positions of the requests whose page table rows changed in any group: int32, rising.")
       .def(
           "new_page_ids",

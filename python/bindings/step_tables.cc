@@ -24,8 +24,8 @@ Int32Array step_tokens(OwningManager& manager, const HandleArray& handles, nb::h
   return manager.with_handles(kOperation, [&](CacheManager&, RequestHandles& known) {
     const auto requests = read_only(known.resolve(values_of(handles), kOperation));
     const std::int32_t size = num_next_tokens(requests, counts);
-    Int32Array tokens = new_int32_array({static_cast<std::size_t>(size)});
-    fill_next_tokens(requests, counts, span_of(tokens));
+    Int32Array tokens({static_cast<std::size_t>(size)});
+    fill_next_tokens(requests, counts, tokens.values());
     return tokens;
   });
 }
@@ -37,8 +37,8 @@ Int32Array step_slots(OwningManager& manager, const HandleArray& handles, nb::ha
   return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
     const auto requests = read_only(known.resolve(values_of(handles), kOperation));
     const std::int32_t size = num_slots(core, requests, counts);
-    Int32Array slots = new_int32_array({static_cast<std::size_t>(size)});
-    fill_slot_mapping(core, requests, counts, group, span_of(slots));
+    Int32Array slots({static_cast<std::size_t>(size)});
+    fill_slot_mapping(core, requests, counts, group, slots.values());
     return slots;
   });
 }
@@ -50,8 +50,8 @@ Int32Array step_table(OwningManager& manager, const HandleArray& handles,
   return manager.with_handles(kOperation, [&](CacheManager& core, RequestHandles& known) {
     const auto requests = read_only(known.resolve(values_of(handles), kOperation));
     const std::int32_t columns = width ? *width : max_num_pages(core, requests, group);
-    Int32Array table = new_int32_array({requests.size(), static_cast<std::size_t>(columns)});
-    fill_page_table(core, requests, group, columns, span_of(table));
+    Int32Array table({requests.size(), static_cast<std::size_t>(columns)});
+    fill_page_table(core, requests, group, columns, table.values());
     return table;
   });
 }

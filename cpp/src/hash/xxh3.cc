@@ -4,14 +4,13 @@
 #include <cstdint>
 
 #include "pagedkv/hash/big_endian.h"
-#include "xxh3_mix.h"
+#include "xxh3_rounds.h"
 
 namespace pagedkv {
 namespace xxh3 {
 namespace {
 
 constexpr auto secret32 = secret_at<std::uint32_t>;
-constexpr auto secret64 = secret_at<std::uint64_t>;
 
 Words128 hash_empty() {
   constexpr std::uint64_t kLow = secret64(64) ^ secret64(72);
@@ -55,36 +54,6 @@ Words128 hash_9_to_16(const std::byte* message, std::size_t size) {
   Words128 hash = multiply(mixed.low, kPrime64B);
   hash.high += mixed.high * kPrime64B;
   return {avalanche(hash.low), avalanche(hash.high)};
-}
-
-std::uint64_t mix_16(const std::byte* message, std::size_t secret_offset) {
-  return multiply_fold(load_little_endian64(message) ^ secret64(secret_offset),
-                       load_little_endian64(message + 8) ^ secret64(secret_offset + 8));
-}
-
-std::uint64_t sum_16(const std::byte* message) {
-  return load_little_endian64(message) + load_little_endian64(message + 8);
-}
-
-// Folds in two runs of 16 bytes.
-void mix_32(Words128& sum, const std::byte* first, const std::byte* second,
-            std::size_t secret_offset) {
-  sum.low = (sum.low + mix_16(first, secret_offset)) ^ sum_16(second);
-  sum.high = (sum.high + mix_16(second, secret_offset + 16)) ^ sum_16(first);
-}
-
-Words128 finish(const Words128& sum, std::size_t size) {
-  return {avalanche(sum.low + sum.high),
-          0 - avalanche(sum.low * kPrime64A + sum.high * kPrime64D + size * kPrime64B)};
-}
-
-// From both ends inwards.
-Words128 hash_17_to_128(const std::byte* message, std::size_t size) {
-  Words128 sum = {size * kPrime64A, 0};
-  for (std::size_t round = (size - 1) / 32 + 1; round-- > 0;) {
-    mix_32(sum, message + 16 * round, message + size - 16 * (round + 1), 32 * round);
-  }
-  return finish(sum, size);
 }
 
 Words128 hash_129_to_240(const std::byte* message, std::size_t size) {
