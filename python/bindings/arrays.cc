@@ -15,11 +15,10 @@ namespace {
 using AnyArray = nb::ndarray<nb::ro, nb::ndim<1>, nb::device::cpu>;
 
 template <typename Integer>
-void append_checked(const AnyArray& array, const char* operation, const char* name,
-                    std::vector<std::int32_t>& out) {
-  const auto* data = static_cast<const Integer*>(array.data());
-  for (std::size_t i = 0; i < array.shape(0); ++i) {
-    const Integer value = data[static_cast<std::ptrdiff_t>(i) * array.stride(0)];
+void append_checked(const Integer* data, std::size_t size, std::ptrdiff_t stride,
+                    const char* operation, const char* name, std::vector<std::int32_t>& out) {
+  for (std::size_t i = 0; i < size; ++i) {
+    const Integer value = data[static_cast<std::ptrdiff_t>(i) * stride];
     if (!std::in_range<std::int32_t>(value)) {
       throw_value_error(operation, name, " must fit in int32, got ", value, " at position ", i);
     }
@@ -34,7 +33,10 @@ bool append_array(const AnyArray& array, const char* operation, const char* name
     return array.dtype() == nb::dtype<T>();
   };
   const auto append = [&]<typename T>(std::type_identity<T> type) {
-    return is(type) && (append_checked<T>(array, operation, name, out), true);
+    if (!is(type)) return false;
+    append_checked(static_cast<const T*>(array.data()), array.shape(0), array.stride(0), operation,
+                   name, out);
+    return true;
   };
   return append(std::type_identity<std::int32_t>()) || append(std::type_identity<std::int64_t>()) ||
          append(std::type_identity<std::uint32_t>()) ||
@@ -96,6 +98,16 @@ std::vector<std::int32_t> int32_values(nb::handle values, const char* operation,
     return std::move(out);
   };
   if (Items::are_in(values)) return take_items(Items(values));
+  if (const auto same = numpy_values<std::int32_t>(values)) {
+    out.reserve(same->size() + num_more);
+    out.assign(same->begin(), same->end());
+    return out;
+  }
+  if (const auto wide = numpy_values<std::int64_t>(values)) {  // NumPy's default
+    out.reserve(wide->size() + num_more);
+    append_checked(wide->data(), wide->size(), 1, operation, name, out);
+    return out;
+  }
   if (!nb::isinstance<nb::str>(values) && !nb::isinstance<nb::bytes>(values)) {
     AnyArray array;
     if (nb::ndarray_check(values)) {
@@ -118,7 +130,8 @@ std::vector<std::int32_t> int32_values(nb::handle values, const char* operation,
 Int32Input::Int32Input(nb::handle values, const char* operation, const char* name) {
   if (const auto direct = numpy_values<std::int32_t>(values)) {
     span_ = *direct;
-  } else if (!Items::are_in(values) && nb::ndarray_check(values) && nb::try_cast(values, array_, false)) {
+  } else if (!Items::are_in(values) && !numpy_values<std::int64_t>(values) &&
+             nb::ndarray_check(values) && nb::try_cast(values, array_, false)) {
     span_ = std::span(array_.data(), array_.shape(0));
   } else {
     copy_ = int32_values(values, operation, name);

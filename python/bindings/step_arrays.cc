@@ -13,16 +13,21 @@ bool HandleArray::assign(nb::handle values) {
   return true;
 }
 
-// Each item is held: what its `__index__` runs may change a list.
+// Each item but a plain int is held: what its `__index__` runs may change a list.
 bool HandleArray::assign_items(const Items& items) {
   copy_.clear();
   copy_.reserve(static_cast<std::size_t>(items.size()));
   for (Py_ssize_t i = 0; i < items.size(); ++i) {
-    auto item = nb::borrow(items[i]);
-    if (!PyLong_Check(item.ptr())) {
-      item = nb::steal(PyIndex_Check(item.ptr()) ? PyNumber_Index(item.ptr()) : nullptr);
-      PyErr_Clear();
-      if (!item.is_valid()) return false;
+    nb::handle item = items[i];
+    nb::object integer;
+    if (!PyLong_CheckExact(item.ptr())) {
+      integer = nb::borrow(item);
+      if (!PyLong_Check(item.ptr())) {
+        integer = nb::steal(PyIndex_Check(item.ptr()) ? PyNumber_Index(item.ptr()) : nullptr);
+        PyErr_Clear();
+        if (!integer.is_valid()) return false;
+      }
+      item = integer;
     }
     int overflow = 0;
     copy_.push_back(PyLong_AsLongLongAndOverflow(item.ptr(), &overflow));

@@ -335,6 +335,76 @@ def test_handles_come_as_lists_too(call, kind):
     assert answers[0] == answers[1]
 
 
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def misaligned(array):
+    raw = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    raw[:] = np.frombuffer(array.tobytes(), np.uint8)
+    return raw.view(array.dtype)
+
+
+LAYOUTS_OF_ARRAYS = {
+    "plain": lambda array: array,
+    "read_only": read_only,
+    "subclass": lambda array: array.view(np.recarray),
+    "buffer": memoryview,
+}
+COUNTS = {
+    **LAYOUTS_OF_ARRAYS,
+    "int64": lambda array: array.astype(np.int64),
+    "uint8": lambda array: array.astype(np.uint8),
+    "strided": lambda array: np.repeat(array, 2)[::2],
+    "strided_int64": lambda array: np.repeat(array.astype(np.int64), 2)[::2],
+    "backwards": lambda array: array[::-1].copy()[::-1],
+    "list": lambda array: array.tolist(),
+    "list_of_numpy_integers": list,
+}
+
+
+def answer_of(manager, call, handles, counts):
+    answer = call(manager, handles, counts)
+    answer = answer.num_requests if hasattr(answer, "num_requests") else answer
+    manager.check_invariants()
+    return np.asarray(answer, object).tolist(), manager.num_free_pages
+
+
+@pytest.mark.parametrize("layout", LAYOUTS_OF_ARRAYS)
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_arrays_of_any_kind_say_the_same(call, counts, layout):
+    managers = [CacheManager(12, [FULL], max_model_len=64) for _ in range(2)]
+    plain, other = (started(manager) for manager in managers)
+    expected = answer_of(managers[0], call, plain, int32(3, 2))
+    given = LAYOUTS_OF_ARRAYS[layout](other), COUNTS[counts](int32(3, 2))
+    assert answer_of(managers[1], call, *given) == expected
+
+
+@pytest.mark.parametrize("spoil", [misaligned, lambda a: a.astype(a.dtype.newbyteorder())])
+def test_arrays_in_a_strange_form_are_copied_or_refused(manager, spoil):
+    handles = started(manager)
+    before = state(manager, handles)
+    for given in ((spoil(handles), int32(1, 1)), (handles, spoil(int32(1, 1)))):
+        try:
+            slots = manager.slot_mapping(*given)
+        except (TypeError, ValueError):
+            continue
+        assert slots.tolist() == manager.slot_mapping(handles, int32(1, 1)).tolist()
+    assert state(manager, handles) == before
+
+
+def test_results_are_arrays_of_their_own(manager):
+    handles = started(manager)
+    slots, again = (manager.slot_mapping(handles, int32(1, 1)) for _ in range(2))
+    assert slots.flags.owndata
+    assert slots.flags.writeable
+    slots[:] = -1
+    assert (again >= 0).all()
+    assert handles.dtype == np.int64
+
+
 @pytest.mark.parametrize("bad", ["0", 1.0, None, 2**64], ids=repr)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_lists_of_other_things_are_refused(manager, call, bad):

@@ -133,22 +133,14 @@ class _Run:
         """Queues a request, and serves others until few wait."""
         self.now = max(self.now, traced.timestamp)
         num_new = max(1, min(traced.output_length, self.options.max_output_tokens or 2**31))
-        request = Request(str(self.result.num_requests), traced.tokens(), retention=self.retention)
-        if self._fits(request.num_tokens + num_new):
-            self.scheduler.submit(request, num_new)
+        if self.scheduler.can_serve(traced.input_length + num_new):
+            name = str(self.result.num_requests)
+            self.scheduler.submit(Request(name, traced.tokens(), retention=self.retention), num_new)
             self.result.num_requests += 1
         else:
             self.result.num_refused += 1
         while self.scheduler.num_waiting > _MAX_WAITING:
             self.step()
-
-    def _fits(self, num_tokens: int) -> bool:
-        if num_tokens > self.manager.max_model_len:
-            return False
-        needed = self.manager.max_pages_per_request(
-            num_tokens - 1, max_new_tokens=self.options.token_budget
-        )
-        return needed < self.manager.num_pages // self.manager.data_parallel_size
 
     def finish(self) -> None:
         while self.scheduler.has_work:

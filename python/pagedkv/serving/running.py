@@ -30,10 +30,12 @@ class RunningRequests:
     """
 
     def __init__(self) -> None:
-        self._table: Ints = np.empty((END + 1, 0), np.int64)  # a row a property
+        self._table: Ints = np.empty((END + 1, 8), np.int64)  # a row a property
+        self._num = 0  # columns in use
+        self._is_sorted = True
 
     def __len__(self) -> int:
-        return len(self.handles)
+        return self._num
 
     @property
     def handles(self) -> Ints:
@@ -63,7 +65,7 @@ class RunningRequests:
         return self._row(END)
 
     def _row(self, column: int) -> Ints:
-        row: Ints = self._table[column]
+        row: Ints = self._table[column, : self._num]
         return row
 
     def share(self, token_budget: int, chunk_size: int) -> Ints:
@@ -111,7 +113,7 @@ class RunningRequests:
         is_finished = np.zeros(len(step.handles), np.bool_)
         is_finished[step.speaks] = is_last
         if is_last.any():
-            self._table = np.delete(self._table, step.rows[is_finished], axis=1)
+            self._drop(step.rows[is_finished])
         return is_finished
 
     def ahead_of(self, end: int) -> list[int]:
@@ -132,14 +134,30 @@ class RunningRequests:
         end: int,
     ) -> None:
         """Puts a request behind all others: `sort` next."""
-        row = [handle, priority, arrival, shard]
-        row += [num_prompt_tokens, num_tokens, num_computed_tokens, end]
-        self._table = np.column_stack([self._table, row])
+        if self._num == self._table.shape[1]:
+            self._table = np.pad(self._table, ((0, 0), (0, self._num)))
+        if self._num:
+            last = self._table[PRIORITY, self._num - 1], self._table[ARRIVAL, self._num - 1]
+            self._is_sorted &= last <= (priority, arrival)
+        self._table[:, self._num] = (
+            handle,
+            priority,
+            arrival,
+            shard,
+            num_prompt_tokens,
+            num_tokens,
+            num_computed_tokens,
+            end,
+        )
+        self._num += 1
 
     def sort(self) -> NDArray[np.intp]:
         """Puts the requests in order. Returns where each of them was."""
-        order = np.lexsort(self._table[[ARRIVAL, PRIORITY]])
-        self._table = self._table.take(order, axis=1)
+        if self._is_sorted:
+            return np.arange(self._num)
+        order = np.lexsort(self._table[[ARRIVAL, PRIORITY], : self._num])
+        self._table[:, : self._num] = self._table[:, order]
+        self._is_sorted = True
         return order
 
     def last_in(self, shard: int) -> int:
@@ -149,5 +167,12 @@ class RunningRequests:
     def pop(self, row: int) -> tuple[int, int, int]:
         """Takes one out. Returns its priority, arrival and handle."""
         priority, arrival, handle = self._table[[PRIORITY, ARRIVAL, HANDLE], row].tolist()
-        self._table = np.delete(self._table, row, axis=1)
+        self._drop(row)
         return priority, arrival, handle
+
+    def _drop(self, rows: int | NDArray[np.intp]) -> None:
+        is_kept = np.ones(self._num, np.bool_)
+        is_kept[rows] = False
+        kept = self._table[:, : self._num].compress(is_kept, axis=1)
+        self._num = kept.shape[1]
+        self._table[:, : self._num] = kept

@@ -100,6 +100,23 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._requests)
 
+    def can_serve(self, num_tokens: int, *, num_encoder_tokens: int = 0) -> bool:
+        """Whether a prompt and its longest answer, at least 2 tokens in all, can ever fit.
+
+        What `submit` would refuse for its length is not served, however long it waits.
+        """
+        return (
+            num_tokens <= self.manager.max_model_len
+            and self._num_pages_needed(num_tokens, num_encoder_tokens) <= self._num_pages
+        )
+
+    def _num_pages_needed(self, num_tokens: int, num_encoder_tokens: int) -> int:
+        return self.manager.max_pages_per_request(
+            num_tokens - 1,  # the last token is never computed
+            max_new_tokens=self._chunk_size,
+            num_encoder_tokens=num_encoder_tokens,
+        )
+
     def submit(self, request: Request, max_new_tokens: int, *, priority: int = 0) -> int:
         """Queues a request. The tokens of its answer are appended to it.
 
@@ -134,11 +151,7 @@ class Scheduler:
         if request.is_allocated:
             raise ValueError(f"{operation} the request holds pages already")
         end = num_prompt + max_new_tokens
-        needed = self.manager.max_pages_per_request(
-            end - 1,  # the last token is never computed
-            max_new_tokens=self._chunk_size,
-            num_encoder_tokens=request.num_encoder_tokens,
-        )
+        needed = self._num_pages_needed(end, request.num_encoder_tokens)
         if needed > self._num_pages:
             owner = "pool" if self.manager.data_parallel_size == 1 else "first shard"
             raise ValueError(
@@ -200,8 +213,9 @@ class Scheduler:
                 f"{operation} next_tokens must be {len(step.handles)} integers, "
                 f"got {tokens.dtype} of shape {tokens.shape}"
             )
-        said = tokens[step.speaks].astype(np.int32)
-        if (said != tokens[step.speaks]).any():
+        wide = tokens[step.speaks]
+        said = wide.astype(np.int32)
+        if (said != wide).any():
             raise ValueError(f"{operation} next_tokens must fit in int32")
 
         self._step = None

@@ -559,6 +559,22 @@ def test_a_request_that_can_never_run_is_refused(
     assert len(server.manager.add_requests([request])) == 1, "it has got no handle"
 
 
+@pytest.mark.parametrize("options", [{}, {"data_parallel_size": 2}])
+@pytest.mark.parametrize("num_pages", [8, 40])
+def test_what_can_be_served_is_what_is_taken(num_pages: int, options: dict[str, int]) -> None:
+    taken, can_be_served = [], []
+    for num_tokens in range(2, MAX_MODEL_LEN + 3):
+        scheduler = Server(num_pages, **options).scheduler
+        can_be_served.append(scheduler.can_serve(num_tokens))
+        try:
+            scheduler.submit(Request("a", [1] * (num_tokens - 1)), 1)
+            taken.append(True)
+        except ValueError:
+            taken.append(False)
+    assert can_be_served == taken
+    assert len(set(taken)) == 2
+
+
 @pytest.mark.parametrize("options", [{"max_new_tokens": 2.5}, {"priority": 0.5}])
 def test_numbers_that_are_no_integers_are_refused(options: dict[str, float]) -> None:
     server = Server()
