@@ -35,10 +35,12 @@ void hash_pages_of(const PageRun& run) {
   for (PageHash& digest : run.digests) {
     std::memcpy(message.data(), tokens, kTokenBytes);
     const xxh3::Words128 hash = xxh3::hash_17_to_128(message.data(), kMessageBytes);
-    store_big_endian(parent, hash.high);
-    store_big_endian(parent + 8, hash.low);
+    // From registers into both: a copy would wait for the words to arrive in memory.
     digest = {};
-    std::memcpy(digest.bytes.data(), parent, sizeof(Xxh3Digest));
+    for (std::byte* const out : {parent, digest.bytes.data()}) {
+      store_big_endian(out, hash.high);
+      store_big_endian(out + 8, hash.low);
+    }
     tokens += kTokenBytes;
   }
 }

@@ -29,7 +29,8 @@ FreeQueue& FreePages::coldest_queue() {
   FreeQueue* coldest = &queues_.front();
   for (FreeQueue& queue : std::span(queues_).subspan(1)) {
     if (queue.front() == kNoPage) continue;
-    if (coldest->front() == kNoPage || at(queue.front()).freed_at < at(coldest->front()).freed_at) {
+    if (coldest->front() == kNoPage ||
+        at(queue.front()).freed_at() < at(coldest->front()).freed_at()) {
       coldest = &queue;
     }
   }
@@ -44,7 +45,7 @@ bool FreePages::takes_lane(PageId page) {
 }
 
 void FreePages::push_front(PageId page) {
-  at(page).freed_at = --front_clock_;
+  at(page).set_freed_at(--front_clock_);
   ++size_;
   if (lanes_) lanes_->forget(page);
   queue_of(page).push_front(page);
@@ -63,7 +64,7 @@ PageId FreePages::pop_for(ShardId shard, TermId term) {
   FreeQueue& queue = source(shard);
   const RetentionLanes::Choice choice = lanes_->choose(shard, term);
   PageId page = queue.front();
-  if (page != kNoPage && lanes_->goes_after(choice, at(page).freed_at)) {
+  if (page != kNoPage && lanes_->goes_after(choice, at(page).freed_at())) {
     queue.pop_front();
   } else if (choice.lane != RetentionLanes::kNoLane) {
     page = lanes_->pop(choice);
@@ -93,7 +94,7 @@ void FreePages::drop_content() {
   for (const PageId page : order) queue_of(page).remove(page);
   for (const auto& rank : lanes_->ranks()) order.push_back(rank.page);
   lanes_->clear();
-  std::ranges::stable_sort(order, {}, [this](PageId page) { return at(page).freed_at; });
+  std::ranges::stable_sort(order, {}, [this](PageId page) { return at(page).freed_at(); });
   for (const PageId page : order) queue_of(page).push_back(page);
 }
 
@@ -106,7 +107,7 @@ std::vector<PageId> FreePages::in_order() const {
   });
   for (const PageId page : queued()) {
     order.push_back(
-        {false, is_blank_first ? -1 : RetentionTerm::kDefaultPriority, at(page).freed_at, page});
+        {false, is_blank_first ? -1 : RetentionTerm::kDefaultPriority, at(page).freed_at(), page});
   }
   std::ranges::stable_sort(order, {}, [](const auto& rank) {
     return std::tuple(!rank.is_over_quota, rank.priority, rank.freed_at);
@@ -126,7 +127,7 @@ std::vector<PageId> FreePages::queued() const {
     }
   }
   if (queues_.size() > 1) {
-    std::ranges::stable_sort(order, {}, [this](PageId page) { return at(page).freed_at; });
+    std::ranges::stable_sort(order, {}, [this](PageId page) { return at(page).freed_at(); });
   }
   return order;
 }
@@ -145,8 +146,9 @@ void FreePages::check_invariants() const {
         throw_broken("FreePages", "page ", page, " has content and is in no lane");
       }
       const PageId next = queue.next(page);
-      const bool is_unused = next != kNoPage && at(next).freed_at == 0 && at(page).freed_at == 0;
-      if (next != kNoPage && !is_unused && at(next).freed_at <= at(page).freed_at) {
+      const bool is_unused =
+          next != kNoPage && at(next).freed_at() == 0 && at(page).freed_at() == 0;
+      if (next != kNoPage && !is_unused && at(next).freed_at() <= at(page).freed_at()) {
         throw_broken("FreePages", "page ", next, " is younger than page ", page, " before it");
       }
     }

@@ -149,7 +149,7 @@ void PagePool::refuse_cache(PageId page, GroupId group) const {
   check_page(kOperation, page);
   if (at(page).ref_count == 0) throw_value_error(kOperation, "page ", page, " is not allocated");
   if (at(page).is_cached()) throw_value_error(kOperation, "page ", page, " is cached already");
-  throw_value_error(kOperation, "group must be >= 0, got ", group);
+  throw_value_error(kOperation, "group must be in [0, ", Page::kMaxGroups, "), got ", group);
 }
 
 bool PagePool::reset_prefix_cache() {
@@ -192,8 +192,9 @@ void PagePool::restore(std::span<const PageId> order, std::span<const PageConten
   is_known.assign(pages_.size(), false);
   for (const PageContent& content : contents) {
     note(content.page);
-    if (content.group < 0) {
-      throw_value_error(kOperation, "group must be >= 0, got ", content.group);
+    if (!is_group(content.group)) {
+      throw_value_error(kOperation, "group must be in [0, ", Page::kMaxGroups, "), got ",
+                        content.group);
     }
   }
   for (const PageId page : order) free_pages_.remove(page);

@@ -66,7 +66,7 @@ const RetentionLanes::LaneOrder* RetentionLanes::lanes_of(TenantSlot tenant, Sha
 std::optional<RetentionLanes::LaneKey> RetentionLanes::key_of(LaneId lane) const {
   const PageId coldest = lane_at(lane).queue.front();
   if (coldest == kNoPage) return std::nullopt;
-  return LaneKey{terms_[lane_at(lane).term].priority, at(coldest).freed_at, lane};
+  return LaneKey{terms_[lane_at(lane).term].priority, at(coldest).freed_at(), lane};
 }
 
 void RetentionLanes::move_in_order(LaneId lane, const std::optional<LaneKey>& from,
@@ -217,7 +217,7 @@ bool RetentionLanes::goes_after(const Choice& choice, std::int64_t freed_at) con
   if (choice.lane == kNoLane) return true;
   const Lane& lane = lane_at(choice.lane);
   return terms_[lane.term].priority != RetentionTerm::kDefaultPriority ||
-         freed_at < at(lane.queue.front()).freed_at;
+         freed_at < at(lane.queue.front()).freed_at();
 }
 
 PageId RetentionLanes::pop(const Choice& choice) {
@@ -271,7 +271,7 @@ std::vector<RetentionLanes::Rank> RetentionLanes::ranks() const {
   for (const Lane& lane : lanes_) {
     const bool is_over = tenants_.is_over_quota(terms_.tenant(lane.term));
     for (PageId page = lane.queue.front(); page != kNoPage; page = lane.queue.next(page)) {
-      ranks.push_back({is_over, terms_[lane.term].priority, at(page).freed_at, page});
+      ranks.push_back({is_over, terms_[lane.term].priority, at(page).freed_at(), page});
     }
   }
   return ranks;

@@ -32,7 +32,7 @@ void RetentionLanes::check_invariants() const {
       if (shards_.shard_of(page) != lane.shard) {
         throw_broken(kName, "page ", page, " is in a lane of shard ", lane.shard);
       }
-      if (next != kNoPage && at(next).freed_at <= at(page).freed_at) {
+      if (next != kNoPage && at(next).freed_at() <= at(page).freed_at()) {
         throw_broken(kName, "page ", next, " is younger than page ", page, " before it");
       }
     }

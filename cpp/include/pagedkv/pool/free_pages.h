@@ -58,7 +58,7 @@ class FreePages {
 
   /// Adds `page` as the warmest. Requires `!contains(page)`.
   void push_back(PageId page) {
-    at(page).freed_at = clock_++;
+    at(page).set_freed_at(clock_++);
     ++size_;
     if (lanes_ != nullptr && takes_lane(page)) [[unlikely]]
       return;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -14,7 +16,10 @@ namespace pagedkv {
 /// The links live in the page records, so nothing here allocates and every operation but
 /// `check_invariants()` is O(1). The records must outlive the queue. Not thread-safe.
 ///
-/// Links are steps from the neighbour that a page has by its id: see `Page`.
+/// Links are steps from the neighbour that a page has by its id: see `Page`. A chain of links in
+/// memory gives one page at a time; so each page names, as a guess, one that comes a while later,
+/// and whoever takes pages fetches those ahead. The guess is wrong, and costs a fetch, if pages
+/// between them have gone.
 ///
 /// Invariant: `next(prev(p)) == p` for every linked page `p` but the coldest, and following `next`
 /// from the coldest visits exactly `size()` pages.
@@ -43,6 +48,7 @@ class FreeQueue {
   PageId pop_front() {
     const PageId page = front_;
     if (page == kNoPage) return kNoPage;
+    __builtin_prefetch(&at(at(page).ahead));
     front_ = next(page);
     front_ == kNoPage ? void(back_ = kNoPage) : set_prev(front_, kNoPage);
     unlink(page);
@@ -59,6 +65,9 @@ class FreeQueue {
     back_ == kNoPage ? void(front_ = page) : set_next(back_, page);
     back_ = page;
     ++size_;
+    PageId& earlier = recent_[num_pushed_++ % kNumAhead];
+    at(earlier).ahead = page;
+    earlier = page;
   }
 
   /// Unlinks `page` from wherever it is. Requires `contains(page)`.
@@ -87,7 +96,11 @@ class FreeQueue {
     --size_;
   }
 
+  static constexpr std::size_t kNumAhead = 8;
+
   std::span<Page> pages_;
+  std::array<PageId, kNumAhead> recent_{};  // the last that were pushed; the null page: none
+  std::uint32_t num_pushed_ = 0;
   PageId front_ = kNoPage;
   PageId back_ = kNoPage;
   PageId size_ = 0;

@@ -166,7 +166,8 @@ class PagePool {
   /// Makes the content of a held page findable.
   ///
   /// Throws `std::out_of_range` for a page not in `[1, num_pages)`, `std::invalid_argument` for a
-  /// page that nobody holds or that is cached already, and for a negative group.
+  /// page that nobody holds or that is cached already, and for a group not in `[0,
+  /// Page::kMaxGroups)`.
   void cache(PageId page, const PageHash& hash, GroupId group) {
     if (!can_cache(page, group)) [[unlikely]]
       refuse_cache(page, group);
@@ -255,6 +256,7 @@ class PagePool {
  private:
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
+  static bool is_group(GroupId group) { return group >= 0 && group < Page::kMaxGroups; }
   bool is_page(PageId page) const { return page > kNullPage && page < num_pages(); }
   void check_page(const char* operation, PageId page) const {
     if (!is_page(page)) [[unlikely]]
@@ -265,7 +267,7 @@ class PagePool {
   }
   [[noreturn]] void refuse_page(const char* operation, PageId page) const;
   bool can_cache(PageId page, GroupId group) const {
-    return is_page(page) && at(page).ref_count > 0 && !at(page).is_cached() && group >= 0;
+    return is_page(page) && at(page).ref_count > 0 && !at(page).is_cached() && is_group(group);
   }
   [[noreturn]] void refuse_free(PageId page) const;
   [[noreturn]] void refuse_cache(PageId page, GroupId group) const;

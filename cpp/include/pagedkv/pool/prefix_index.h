@@ -55,7 +55,7 @@ class PrefixIndex {
   }
 
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
-  /// not cached, and `group >= 0`.
+  /// not cached, and `0 <= group < Page::kMaxGroups`.
   void insert(PageId page, const PageHash& hash, GroupId group) {
     Page& record = at(page);
     record.hash = hash;
