@@ -94,7 +94,7 @@ TEST(FreePagesTest, NamesAStaleStamp) {
   std::vector<Page> pages(3);
   FreePages free(pages);
   for (PageId page = 0; page < 3; ++page) free.push_back(page);
-  pages[1].freed_at = 7;
+  pages[1].set_freed_at(7);
   EXPECT_THROW(free.check_invariants(), std::logic_error);
 }
 

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <deque>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #include "pagedkv/pool/large_array.h"
@@ -52,6 +54,20 @@ TEST(FreeQueueTest, RemovesFromFrontMiddleAndBack) {
     queue.check_invariants();
   }
   EXPECT_THAT(drain(queue), ElementsAre(1, 3));
+}
+
+// What `pop_front` fetches from memory. Only speed depends on it.
+TEST(FreeQueueTest, PagesNameTheEighthAfterThem) {
+  std::vector<Page> pages(40);
+  std::vector<PageId> order(pages.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937 random(1);
+  std::ranges::shuffle(order, random);
+  FreeQueue queue(pages);
+  for (const PageId page : order) queue.push_back(page);
+  for (std::size_t i = 0; i + 8 < order.size(); ++i) {
+    EXPECT_EQ(pages[static_cast<std::size_t>(order[i])].ahead, order[i + 8]);
+  }
 }
 
 TEST(FreeQueueTest, TakesAPageBackAfterItLeft) {

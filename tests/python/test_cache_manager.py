@@ -135,6 +135,7 @@ def test_refuses_tokens_that_are_not_int32(tokens, error, text):
     [
         ({"num_pages": 0}, "[PagePool] num_pages must be >= 1"),
         ({"num_groups": 0}, "[CacheManager] kv_cache_groups must not be empty"),
+        ({"num_groups": 65536}, "kv_cache_groups must be at most 65535, got 65536"),
         ({"max_model_len": 0}, "[CacheManager] max_model_len must be >= 1, got 0"),
         ({"num_pages": 2**30}, "slots are int32: num_pages * page_size must be <= 2147483647"),
     ],

@@ -54,7 +54,8 @@ def test_hold_and_free_count():
         (lambda p: p.allocate(-1), ValueError, "[PagePool.allocate] count must be >= 0, got -1"),
         (lambda p: p.cache(2, A), ValueError, "[PagePool.cache] page 2 is not allocated"),
         (lambda p: p.cache(1, b"short"), ValueError, "digest must be 16 or 32 bytes, got 5"),
-        (lambda p: p.cache(1, A, -1), ValueError, "[PagePool.cache] group must be in [0, 65535), got -1"),
+        (lambda p: p.cache(1, A, -1), ValueError, "[PagePool.cache] group must be in [0, 65535), g"),
+        (lambda p: p.cache(1, A, 65535), ValueError, "group must be in [0, 65535), got 65535"),
         (lambda p: p.find(b""), ValueError, "[PagePool.find] digest must be 16 or 32 bytes, got 0"),
         (lambda p: p.ref_count(4), IndexError, "[PagePool.ref_count] page must be in [1, 4)"),
         (lambda p: p.is_cached(-1), IndexError, "[PagePool.is_cached] page must be in [1, 4)"),
@@ -68,6 +69,15 @@ def test_refuses_and_changes_nothing(call, error, text):
         call(pool)
     assert [pool.ref_count(page) for page in range(4)] == [0, 1, 0, 0]
     assert (pool.num_free_pages, pool.num_cached_pages) == (2, 0)
+    pool.check_invariants()
+
+
+def test_takes_groups_up_to_the_last():
+    pool = PagePool(3)
+    pool.allocate(2)
+    pool.cache(1, A, 65534)
+    pool.cache(2, A, 0)
+    assert [pool.find(A, group) for group in (0, 1, 65533, 65534)] == [2, None, None, 1]
     pool.check_invariants()
 
 

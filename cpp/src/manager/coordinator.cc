@@ -4,6 +4,7 @@
 
 #include "pagedkv/error.h"
 #include "pagedkv/math.h"
+#include "pagedkv/pool/page.h"
 
 namespace pagedkv {
 
@@ -11,6 +12,10 @@ Coordinator::Coordinator(std::span<const CacheGroupSpec> groups,
                          std::optional<std::int32_t> hash_page_size, RedoRule redo_rule) {
   constexpr auto kOperation = "CacheManager";
   if (groups.empty()) throw_value_error(kOperation, "kv_cache_groups must not be empty");
+  if (groups.size() > Page::kMaxGroups) {
+    throw_value_error(kOperation, "kv_cache_groups must be at most ", Page::kMaxGroups, ", got ",
+                      groups.size());
+  }
   for (const CacheGroupSpec& group : groups) {
     policies_.push_back(make_policy(num_groups(), group.kv_cache_spec));
     const std::int32_t page_size = policies_.back()->page_size();
