@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).parents[2]
 NAMES = {
     name: value
-    for name, value in {**vars(pagedkv._core), **vars(pagedkv)}.items()
+    for module in (pagedkv._core, pagedkv)
+    for name, value in ((name, getattr(module, name)) for name in dir(module))
     if not name.startswith("_")
 }
 
@@ -41,7 +42,7 @@ def public_objects():
 
 PUBLIC = [
     name
-    for name, value in vars(pagedkv).items()
+    for name, value in ((name, getattr(pagedkv, name)) for name in dir(pagedkv))
     if getattr(value, "__module__", "").startswith("pagedkv") and not name.startswith("_")
 ]
 DOCUMENTED = {

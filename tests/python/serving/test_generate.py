@@ -5,7 +5,7 @@ from typing import Any
 
 import pagedkv.cli
 import pytest
-from pagedkv.commands import generate as generate_module
+from pagedkv.commands import serve
 from pagedkv.commands.app import app
 from pagedkv.serving import prompts
 from tiny_gemma3 import write_tiny_gemma3
@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 def run(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs `pagedkv generate` on the tiny model, whose 128 tokens hold a short system prompt."""
     monkeypatch.setattr(prompts, "SYSTEM_PROMPT", "Be brief and kind and the best.")
-    monkeypatch.setattr(generate_module, "QUESTIONS", ("Why?", "And the?", "Who?", "What is 12?"))
+    monkeypatch.setattr(serve, "QUESTIONS", ("Why?", "And the?", "Who?", "What is 12?"))
 
     def run(*options: str) -> Result:
         sizes = ["--pages", "128", "--page-size", "8", "--max-new-tokens", "6"]
@@ -44,15 +44,15 @@ def test_compare_finds_all_answers_identical(run: Any) -> None:
 
 
 def test_compare_fails_if_an_answer_differs(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve = generate_module._serve_visitors
+    serve_visitors = serve.serve_visitors
 
     def forget_a_token(server: Any, prefix_cache: bool, max_new_tokens: int) -> Any:
-        result = serve(server, prefix_cache, max_new_tokens)
+        result = serve_visitors(server, prefix_cache, max_new_tokens)
         if prefix_cache:
             result.answers[2].pop()
         return result
 
-    monkeypatch.setattr(generate_module, "_serve_visitors", forget_a_token)
+    monkeypatch.setattr(serve, "serve_visitors", forget_a_token)
     result = run("--compare")
     assert result.exit_code == 1
     assert "3 of 4 answers are identical." in result.output
@@ -82,12 +82,12 @@ def test_a_hybrid_model_compares_as_well(run: Any, tmp_path: Path) -> None:
 
 def test_pages_are_given_for_each_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     servers: list[Any] = []
-    monkeypatch.setattr(generate_module, "_answer", lambda engine, *_: servers.append(engine))
+    monkeypatch.setattr(serve, "answer", lambda server, *_: servers.append(server))
     path = write_tiny_gemma3(tmp_path / "gemma.gguf")
     arguments = ["generate", "--model", str(path), "--prompt", "Who?"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert servers[0].manager.num_pages == 6 * 640
+    assert servers[0].num_pages == 6 * 640
 
 
 def test_prompt_is_answered(run: Any) -> None:
