@@ -21,6 +21,7 @@ class Run:
     """One pass of an engine over all questions."""
 
     title: str
+    questions: Sequence[str]
     answers: list[list[int]]
     stats: EngineStats
     wall_seconds: float

@@ -1,9 +1,9 @@
 """How `pagedkv generate` serves: a model, engines of it, and what the visitors ask them."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pagedkv.serving.choices import MODELS
@@ -11,12 +11,12 @@ from pagedkv.serving.engine import Engine
 from pagedkv.serving.model_files import ModelFile, find_model
 from pagedkv.serving.models import load_model
 from pagedkv.serving.paged_model import PagedModel
-from pagedkv.serving.prompts import QUESTIONS as QUESTIONS
-from pagedkv.serving.prompts import visitor_chat
+from pagedkv.serving.prompts import QUESTIONS, visitor_chat
 from pagedkv.serving.tokenizer import ChatTokenizer
 
 from .console import console
 from .report import Run, track
+from .telemetry import Telemetry
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Server:
     batch_size: int
     chunk_size: int
     record: Path | None = None  # file for the calls on an engine's manager
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     def start(self, *, prefix_cache: bool) -> Engine:
         return Engine(
@@ -43,15 +44,16 @@ class Server:
         )
 
     @contextmanager
-    def recorded(self, engine: Engine) -> Iterator[None]:
-        if self.record is None:
-            yield
-            return
-        engine.manager.start_recording(self.record)
-        try:
-            yield
-        finally:
-            engine.manager.stop_recording()
+    def observed(self, engine: Engine) -> Iterator[Callable[[], None]]:
+        """Records an engine, and tells others of it as was asked for.
+
+        The function it gives is to be called after each step.
+        """
+        with ExitStack() as stack:
+            if self.record is not None:
+                engine.manager.start_recording(self.record)
+                stack.callback(engine.manager.stop_recording)
+            yield stack.enter_context(self.telemetry.follow(engine))
 
 
 def load(name: str, kv_dtype: str) -> tuple[PagedModel, ChatTokenizer]:
@@ -72,12 +74,14 @@ def serve_visitors(server: Server, prefix_cache: bool, max_new_tokens: int) -> R
         for i, q in enumerate(QUESTIONS)
     ]
     title = "with prefix cache" if prefix_cache else "without prefix cache"
-    with server.recorded(engine), track(title, engine, generations) as update:
+    with server.observed(engine) as after_step, track(title, engine, generations) as update:
         while engine.has_work:
             engine.step()
+            after_step()
             update()
     return Run(
         title=title,
+        questions=QUESTIONS,
         answers=[generation.answer for generation in generations],
         stats=engine.stats,
         wall_seconds=time.perf_counter() - start,
@@ -89,12 +93,13 @@ def answer(server: Server, prefix_cache: bool, prompt: str, max_new_tokens: int)
     """Answers one question, word by word."""
     engine = server.start(prefix_cache=prefix_cache)
     tokens = server.tokenizer.encode_chat([{"role": "user", "content": prompt}])
-    with server.recorded(engine):
+    with server.observed(engine) as after_step:
         engine.submit("prompt", tokens, max_new_tokens)
         next_text = server.tokenizer.stream()
         while engine.has_work:
             for _, token in engine.step():
                 console.out(next_text(token), end="", highlight=False)
+            after_step()
         console.print()
     stats = engine.stats
     console.print(
