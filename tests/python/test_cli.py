@@ -185,3 +185,28 @@ def test_every_command_has_help(command):
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize("value", [2**31, 2**63])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--pages",
+        "--token-budget",
+        "--max-model-len",
+        "--shards",
+        "--prompt-tokens",
+        "--prompt-priority",
+        "--output-priority",
+        "--max-pages",
+        "--prompt-ttl",
+    ],
+)
+def test_sizes_that_the_core_cannot_take_are_one_line(option, value):
+    bits = 64 if option == "--prompt-ttl" else 32
+    value = max(value, 2 ** (bits - 1))
+    command = "replay-ops" if option == "--max-pages" else "replay"
+    pages = ["--pages", "2000"] if command == "replay" else []
+    result = CliRunner().invoke(app, [command, CHAT, *pages, option, str(value)])
+    assert result.stderr == f"pagedkv {command}: {option} must be an int{bits}, got {value}\n"
+    assert result.exit_code == 2

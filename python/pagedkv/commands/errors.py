@@ -25,6 +25,13 @@ def refuse(command: str, message: str, code: int = WRONG) -> NoReturn:
     raise typer.Exit(code)
 
 
+def require_int(*, bits: int = 32, **options: int | None) -> None:
+    """Raises ValueError for options whose values the core cannot take."""
+    for name, value in options.items():
+        if value is not None and not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+            raise ValueError(f"--{name.replace('_', '-')} must be an int{bits}, got {value}")
+
+
 def describe(error: Exception) -> str:
     """An error in words: a file and what is wrong with it, rather than a number."""
     if isinstance(error, OSError) and error.strerror is not None:

@@ -14,6 +14,8 @@ from pagedkv.replay import ReplayOptions, ReplayResult, cache_groups, read_trace
 from pagedkv.replay.plot import check_plot_path, plot
 from pagedkv.replay.trace import BLOCK_SIZE
 
+from .errors import require_int
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -81,6 +83,16 @@ def replay_traces(
     """
     try:
         sizes = _sizes(pages)
+        require_int(
+            pages=max(sizes),
+            token_budget=token_budget,
+            max_model_len=max_model_len,
+            shards=shards,
+            prompt_tokens=prompt_tokens,
+            prompt_priority=prompt_priority,
+            output_priority=output_priority,
+        )
+        require_int(bits=64, prompt_ttl=prompt_ttl)
         if limit is not None and limit < 1:
             raise ValueError(f"[replay] --limit must be at least 1, got {limit}")
         if plot_path is not None:

@@ -9,6 +9,8 @@ import typer
 from pagedkv import ReplayReport
 from pagedkv import replay_ops as replay
 
+from .errors import require_int
+
 MAX_PAGES = 1 << 24
 
 
@@ -24,6 +26,7 @@ def replay_ops(
     Exits with 1 if an answer differs or an invariant breaks, with 2 if the file is no whole trace of
     this version.
     """
+    require_int(max_pages=max_pages)
     start = time.perf_counter()
     report = replay(file, check=check, max_pages=max_pages)
     _print(report, time.perf_counter() - start)
