@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pagedkv.kv_pool import KVPool
+from pagedkv.serving.choices import DEFAULT_MODEL
 from pagedkv.serving.layer_groups import LayerPlaces
-from pagedkv.serving.model_files import DEFAULT_MODEL, ModelFile, find_model
+from pagedkv.serving.model_files import ModelFile, find_model
 from pagedkv.serving.models import load_model
 from pagedkv.serving.paged_model import PagedModel, StepInputs, attend_pages
 

@@ -17,8 +17,9 @@ import time
 
 import numpy as np
 import torch
+from pagedkv.serving.choices import DEFAULT_MODEL
 from pagedkv.serving.dense import score
-from pagedkv.serving.model_files import DEFAULT_MODEL, ModelFile, find_model
+from pagedkv.serving.model_files import ModelFile, find_model
 from pagedkv.serving.models import load_model
 from pagedkv.serving.tokenizer import ChatTokenizer
 from transformers import AutoModelForCausalLM

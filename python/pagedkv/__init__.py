@@ -49,14 +49,6 @@ from pagedkv.hashing import hash_page_tokens as hash_page_tokens
 from pagedkv.hashing import hash_request_tokens as hash_request_tokens
 from pagedkv.hashing import init_none_hash as init_none_hash
 from pagedkv.layouts import KVLayout as KVLayout
-from pagedkv.pages import CachePage as CachePage
-from pagedkv.pages import FreeCachePageQueue as FreeCachePageQueue
-from pagedkv.planning import DoesNotFitError as DoesNotFitError
-from pagedkv.planning import MemoryPlan as MemoryPlan
-from pagedkv.planning import plan_memory as plan_memory
-from pagedkv.specs import RuntimePageBudgetEstimate as RuntimePageBudgetEstimate
-from pagedkv.specs import create_kv_cache_specs_from_config as create_kv_cache_specs_from_config
-from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_budget
 
 if TYPE_CHECKING:
     NONE_HASH: int
@@ -66,8 +58,16 @@ if TYPE_CHECKING:
     from pagedkv.cache import PagedAttentionCacheView as PagedAttentionCacheView
     from pagedkv.cache import PagedAttentionMetadata as PagedAttentionMetadata
     from pagedkv.kv_pool import KVPool as KVPool
+    from pagedkv.pages import CachePage as CachePage
+    from pagedkv.pages import FreeCachePageQueue as FreeCachePageQueue
+    from pagedkv.planning import DoesNotFitError as DoesNotFitError
+    from pagedkv.planning import MemoryPlan as MemoryPlan
+    from pagedkv.planning import plan_memory as plan_memory
+    from pagedkv.specs import RuntimePageBudgetEstimate as RuntimePageBudgetEstimate
+    from pagedkv.specs import create_kv_cache_specs_from_config as create_kv_cache_specs_from_config
+    from pagedkv.specs import estimate_runtime_page_budget as estimate_runtime_page_budget
 
-# Where the names are that import JAX.
+# Where the names are that import JAX, or take a while to import.
 _LAZY = {
     "KVPool": "pagedkv.kv_pool",
     "PagedAttentionCache": "pagedkv.cache",
@@ -75,12 +75,25 @@ _LAZY = {
     "PagedAttentionCacheMetaData": "pagedkv.cache",
     "PagedAttentionCacheView": "pagedkv.cache",
     "PagedAttentionMetadata": "pagedkv.cache",
+    "CachePage": "pagedkv.pages",
+    "FreeCachePageQueue": "pagedkv.pages",
+    "DoesNotFitError": "pagedkv.planning",
+    "MemoryPlan": "pagedkv.planning",
+    "plan_memory": "pagedkv.planning",
+    "RuntimePageBudgetEstimate": "pagedkv.specs",
+    "create_kv_cache_specs_from_config": "pagedkv.specs",
+    "estimate_runtime_page_budget": "pagedkv.specs",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        value = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return value
     if name == "NONE_HASH":  # which `init_none_hash` changes
         return hashing.NONE_HASH
     raise AttributeError(f"module 'pagedkv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

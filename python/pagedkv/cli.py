@@ -2,15 +2,19 @@
 
 import sys
 
-SERVE_HINT = "pip install 'pagedkv[serve]'"
+from pagedkv.commands.extras import missing_module
 
 
 def main() -> None:
     try:
         from pagedkv.commands.app import app
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "pagedkv":
+    except ImportError as error:
+        missing = missing_module(error)
+        if missing is None:
             raise
-        print(f"pagedkv: {error.name} is not installed: run {SERVE_HINT}", file=sys.stderr)
+        print(f"pagedkv: {missing}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("pagedkv: interrupted", file=sys.stderr)
+        sys.exit(130)
     app()

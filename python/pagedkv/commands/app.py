@@ -2,6 +2,7 @@
 
 import typer
 
+from .errors import guarded
 from .generate import generate
 from .plan import plan
 from .replay import replay_traces
@@ -14,7 +15,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(generate)
-app.command(name="replay")(replay_traces)
-app.command()(plan)
-app.command()(replay_ops)
+for name, function in (
+    ("generate", generate),
+    ("replay", replay_traces),
+    ("plan", plan),
+    ("replay-ops", replay_ops),
+):
+    app.command(name=name)(guarded(name, function))

@@ -1,6 +1,5 @@
 """`pagedkv plan`: how many pages and requests fit in memory, from a model's config."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -12,8 +11,7 @@ from pagedkv.planning.plan import MAX_NUM_BATCHED_TOKENS
 from pagedkv.planning.sizes import format_bytes
 from pagedkv.planning.stored import SCALES
 
-from .plan_table import print_plan
-from .report import console
+from .errors import refuse
 
 _Number = TypeVar("_Number", int, float)
 
@@ -96,13 +94,14 @@ def plan(
         )
     except DoesNotFitError as error:
         _refuse(f"{error.reason}; try {_options(error)}")
-    except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror}")
     except (ValueError, TypeError) as error:
         _refuse(str(error))
     if as_json:
         print(found.to_json())
     else:
+        from .console import console
+        from .plan_table import print_plan
+
         print_plan(found, console)
 
 
@@ -124,6 +123,4 @@ def _options(error: DoesNotFitError) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    message = " ".join(message.removeprefix("[plan_memory] ").split())
-    print(f"pagedkv plan: {message}", file=sys.stderr)
-    raise typer.Exit(2)
+    refuse("plan", message.removeprefix("[plan_memory] "))

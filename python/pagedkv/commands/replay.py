@@ -6,19 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from pagedkv.replay import ReplayOptions, ReplayResult, cache_groups, read_trace, replay
 from pagedkv.replay.plot import check_plot_path, plot
 from pagedkv.replay.trace import BLOCK_SIZE
 
-from .report import console
+from .errors import require_int
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _DEFAULTS = ReplayOptions()
 
@@ -84,6 +83,16 @@ def replay_traces(
     """
     try:
         sizes = _sizes(pages)
+        require_int(
+            pages=max(sizes),
+            token_budget=token_budget,
+            max_model_len=max_model_len,
+            shards=shards,
+            prompt_tokens=prompt_tokens,
+            prompt_priority=prompt_priority,
+            output_priority=output_priority,
+        )
+        require_int(bits=64, prompt_ttl=prompt_ttl)
         if limit is not None and limit < 1:
             raise ValueError(f"[replay] --limit must be at least 1, got {limit}")
         if plot_path is not None:
@@ -124,6 +133,8 @@ def replay_traces(
     if as_json:
         print(json.dumps(_as_json(traces, options, group or ["full"], runs)))
     else:
+        from .console import console
+
         console.print(_table(runs))
         if plot_path is not None:
             console.print(f"Drawn into {plot_path}.", markup=False)
@@ -155,6 +166,9 @@ def _progress(
     traces: Sequence[Path], num_sizes: int
 ) -> Iterator[Callable[[Path, int], tuple[Callable[[int], None], Callable[[ReplayResult], None]]]]:
     """Shows how far all replays are, on a terminal. Gives callbacks for the next one."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -194,7 +208,10 @@ def _progress(
         yield on_run
 
 
-def _table(runs: Runs) -> Table:
+def _table(runs: Runs) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("trace", overflow="fold")
     has_refused = any(result.num_refused for _, result in runs)

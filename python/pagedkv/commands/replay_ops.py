@@ -1,6 +1,5 @@
 """`pagedkv replay-ops`: makes the calls of a recorded trace again and compares every answer."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ import typer
 from pagedkv import ReplayReport
 from pagedkv import replay_ops as replay
 
-from .report import console
+from .errors import require_int
 
 MAX_PAGES = 1 << 24
 
@@ -27,18 +26,17 @@ def replay_ops(
     Exits with 1 if an answer differs or an invariant breaks, with 2 if the file is no whole trace of
     this version.
     """
+    require_int(max_pages=max_pages)
     start = time.perf_counter()
-    try:
-        report = replay(file, check=check, max_pages=max_pages)
-    except (ValueError, OSError) as error:
-        print(f"pagedkv replay-ops: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    report = replay(file, check=check, max_pages=max_pages)
     _print(report, time.perf_counter() - start)
     if report.difference is not None:
         raise typer.Exit(1)
 
 
 def _print(report: ReplayReport, seconds: float) -> None:
+    from .console import console
+
     if not report.was_stopped and report.difference is None:
         where = "in the middle of a record" if report.is_cut else "without its end"
         console.print(f"The trace ends {where}: the recording was not stopped.")

@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pagedkv.serving.engine import Engine, Generation
 from pagedkv.serving.stats import EngineStats
 
-NUM_ANSWERS_SHOWN = 3
+from .console import console
 
-console = Console(highlight=False)
+NUM_ANSWERS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Run:
     """One pass of an engine over all questions."""
 
     title: str
+    questions: Sequence[str]
     answers: list[list[int]]
     stats: EngineStats
     wall_seconds: float

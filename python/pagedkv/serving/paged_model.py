@@ -14,22 +14,13 @@ import numpy as np
 
 from pagedkv import CacheGroupSpec
 from pagedkv.kv_pool import KVPool
-from pagedkv.ops._quantized import Granularity
 
+from .choices import KV_DTYPES
 from .family import Family, ModelConfig
 from .layer_groups import LayerPlaces, make_groups
 from .layers import Attend
 
 IntArray = np.ndarray[Any, np.dtype[np.int32]]
-
-# What pages can keep, and what shares a scale there.
-KV_DTYPES: dict[str, Granularity | None] = {
-    "float32": None,
-    "bfloat16": None,
-    "float16": None,
-    "int8": "token",
-    "float8_e4m3fn": "token",
-}
 
 
 class StepInputs(NamedTuple):

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pagedkv.kv_pool import KVPool
+from pagedkv.serving.choices import KV_DTYPES
 from pagedkv.serving.engine import Engine, Generation
-from pagedkv.serving.paged_model import KV_DTYPES, PagedModel
+from pagedkv.serving.paged_model import PagedModel
 
 EOS = 2
 NUM_NEW = 10

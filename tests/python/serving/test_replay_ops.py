@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import trace_file
 from pagedkv import replay_ops
-from pagedkv.commands import generate as generate_module
+from pagedkv.commands import serve
 from pagedkv.commands.app import app
 from pagedkv.serving import prompts
 from pagedkv.serving.engine import Engine
@@ -24,7 +24,7 @@ def trace(tmp_path: Path) -> Path:
 def generate(llama_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Records `pagedkv generate` on the tiny model."""
     monkeypatch.setattr(prompts, "SYSTEM_PROMPT", "Be brief and kind and the best.")
-    monkeypatch.setattr(generate_module, "QUESTIONS", ("Why?", "And the?", "Who?", "What is 12?"))
+    monkeypatch.setattr(serve, "QUESTIONS", ("Why?", "And the?", "Who?", "What is 12?"))
 
     def generate(*options: str) -> Result:
         sizes = ["--pages", "24", "--page-size", "8", "--max-new-tokens", "6"]

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from pagedkv.serving.choices import MODELS
 from pagedkv.serving.engine import Engine
-from pagedkv.serving.model_files import MODELS, ModelFile, find_model
+from pagedkv.serving.model_files import ModelFile, find_model
 from pagedkv.serving.models import load_model
 from pagedkv.serving.paged_model import PagedModel
 from pagedkv.serving.prompts import QUESTIONS, visitor_chat
