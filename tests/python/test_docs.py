@@ -45,7 +45,9 @@ def public_objects():
 PUBLIC = [
     name
     for name, value in ((name, getattr(pagedkv, name)) for name in dir(pagedkv))
-    if getattr(value, "__module__", "").startswith("pagedkv") and not name.startswith("_")
+    if getattr(value, "__module__", "").startswith("pagedkv")
+    and not name.startswith("_")
+    and not value.__module__.startswith("pagedkv.cache")  # docs/paged_attention_cache.md has those
 ]
 DOCUMENTED = {
     name: value
