@@ -54,7 +54,11 @@ def test_hold_and_free_count():
         (lambda p: p.allocate(-1), ValueError, "[PagePool.allocate] count must be >= 0, got -1"),
         (lambda p: p.cache(2, A), ValueError, "[PagePool.cache] page 2 is not allocated"),
         (lambda p: p.cache(1, b"short"), ValueError, "digest must be 16 or 32 bytes, got 5"),
-        (lambda p: p.cache(1, A, -1), ValueError, "[PagePool.cache] group must be in [0, 65535), g"),
+        (
+            lambda p: p.cache(1, A, -1),
+            ValueError,
+            "[PagePool.cache] group must be in [0, 65535), g",
+        ),
         (lambda p: p.cache(1, A, 65535), ValueError, "group must be in [0, 65535), got 65535"),
         (lambda p: p.find(b""), ValueError, "[PagePool.find] digest must be 16 or 32 bytes, got 0"),
         (lambda p: p.ref_count(4), IndexError, "[PagePool.ref_count] page must be in [1, 4)"),

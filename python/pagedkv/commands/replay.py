@@ -1,7 +1,6 @@
 """`pagedkv replay`: what a cache of which size would have hit on a real trace of requests."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from pagedkv.replay import ReplayOptions, ReplayResult, cache_groups, read_trace
 from pagedkv.replay.plot import check_plot_path, plot
 from pagedkv.replay.trace import BLOCK_SIZE
 
-from .errors import require_int
+from .errors import describe, refuse, require_int
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,6 +111,8 @@ def replay_traces(
             output_priority=output_priority,
         )
         groups = cache_groups(group or ["full"], page_size)
+        if len(sizes) > 1 and not all(path.is_file() for path in traces if path.exists()):
+            raise ValueError("[replay] a pipe can be read once: give one size of --pages")
         runs: Runs = []
         with _progress(traces, len(sizes)) as on_run:
             for path in traces:
@@ -123,13 +124,15 @@ def replay_traces(
                     result = replay(
                         some, num_pages, groups=groups, options=options, on_step=on_step
                     )
+                    if result.num_requests + result.num_refused == 0:
+                        raise ValueError(f"[replay] {path}: no request in it")
                     runs.append((title, result))
         if plot_path is not None:
             plot(runs, plot_path)
     except (ValueError, OSError, MemoryError) as error:
-        _refuse(str(error) or "not enough memory for a pool of that size")
+        refuse("replay", describe(error))
     except ImportError as error:
-        _refuse(f"{error.name} is not installed: run pip install 'pagedkv[plot]'")
+        refuse("replay", f"{error.name} is not installed: run pip install 'pagedkv[plot]'")
     if as_json:
         print(json.dumps(_as_json(traces, options, group or ["full"], runs)))
     else:
@@ -138,11 +141,6 @@ def replay_traces(
         console.print(_table(runs))
         if plot_path is not None:
             console.print(f"Drawn into {plot_path}.", markup=False)
-
-
-def _refuse(why: str) -> None:
-    print(f"pagedkv replay: {why}", file=sys.stderr)
-    raise typer.Exit(2)
 
 
 def _sizes(pages: str) -> list[int]:

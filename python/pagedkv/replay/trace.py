@@ -58,7 +58,7 @@ def read_trace(
     """Reads a trace line by line, so that its length does not matter. ``.gz`` is unpacked.
 
     Args:
-      path: The file.
+      path: The file; a pipe will do.
       block_size: Tokens of a hash id, where a line does not say so itself as ``block_size``.
       on_bytes: Is told how many bytes of the file have been read, now and then.
 
@@ -72,6 +72,9 @@ def read_trace(
     path = Path(path)
     with path.open("rb") as raw:
         file = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+        position = (
+            raw.tell if raw.seekable() else lambda: 0
+        )  # of a pipe nobody knows how much is left
         lines = enumerate(file, 1)
         while True:
             try:
@@ -80,7 +83,7 @@ def read_trace(
                 break
             except (gzip.BadGzipFile, EOFError) as error:
                 raise TraceError(f"[read_trace] {path}: {error}") from None
-            on_bytes(raw.tell())
+            on_bytes(position())
             if line.strip():
                 yield _request_of(line, f"[read_trace] {path}, line {number}:", block_size)
 

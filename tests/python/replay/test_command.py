@@ -1,6 +1,7 @@
 """`pagedkv replay` as a user runs it."""
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -87,6 +88,18 @@ def bad_line(tmp_path):
     return path
 
 
+def empty(tmp_path):
+    path = tmp_path / "empty.jsonl"
+    path.write_text("\n")
+    return path
+
+
+def pipe(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -101,6 +114,8 @@ def bad_line(tmp_path):
         (["nowhere.jsonl", "--pages", "1000"], "No such file"),
         ([SMALL.parent, "--pages", "1000"], "Is a directory"),
         ([bad_line, "--pages", "1000"], "bad.jsonl, line "),
+        ([empty, "--pages", "1000"], "empty.jsonl: no request in it"),
+        ([pipe, "--pages", "1000,2000"], "a pipe can be read once: give one size of --pages"),
     ],
     ids=lambda value: "" if isinstance(value, list) else value[:24],
 )

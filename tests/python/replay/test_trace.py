@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +107,15 @@ def test_blocks_are_equal_iff_their_ids_are(ids, other, block_size):
     for id_, block in zip(ids, blocks, strict=True):
         assert (id_ == other) == (block == tokens([other])).all()
     assert (tokens([*ids, other])[: len(given_tokens)] == given_tokens).all()
+
+
+def test_reads_from_a_pipe(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=[SMALL.read_bytes()])
+    writer.start()
+    positions = []
+    requests = list(read_trace(path, on_bytes=positions.append))
+    writer.join(timeout=60)
+    assert [r.input_length for r in requests] == [r.input_length for r in read_trace(SMALL)]
+    assert set(positions) == {0}
