@@ -23,7 +23,8 @@ template <ArrayElement T>
 FreshArray<T>::FreshArray(std::initializer_list<std::size_t> shape) {
   std::array<npy_intp, kMaxDimensions> dims;
   std::ranges::copy(shape, dims.begin());
-  array_ = nb::steal(PyArray_SimpleNew(static_cast<int>(shape.size()), dims.data(), kTypeNumber<T>));
+  array_ =
+      nb::steal(PyArray_SimpleNew(static_cast<int>(shape.size()), dims.data(), kTypeNumber<T>));
   if (!array_.is_valid()) nb::raise_python_error();
   auto* const array = reinterpret_cast<PyArrayObject*>(array_.ptr());
   values_ = {static_cast<T*>(PyArray_DATA(array)), static_cast<std::size_t>(PyArray_SIZE(array))};

@@ -26,8 +26,8 @@ concept ArrayElement = std::same_as<T, std::int32_t> || std::same_as<T, std::int
 /// Makes the functions below usable. Throws ImportError without NumPy.
 void import_numpy();
 
-/// A fresh NumPy array. Never a view of memory that changes later: a program that was given an array
-/// may still read it after the next step has begun.
+/// A fresh NumPy array. Never a view of memory that changes later: a program that was given an
+/// array may still read it after the next step has begun.
 template <ArrayElement T>
 class FreshArray {
  public:
