@@ -5,11 +5,15 @@ it writes the K/V of the tokens to the slots of `slot_mapping`, and reads the pa
 each group of layers. One step serves chunks of prompts and decoding requests together.
 """
 
+import os
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 
 from pagedkv import CacheManager, Request
+from pagedkv.kv_pool import KVPool
+from pagedkv.planning.sizes import format_bytes
 
 from .batching import lay_out
 from .paged_model import IntArray, PagedModel
@@ -42,7 +46,8 @@ class Engine:
       prefix_cache: Whether requests share the pages of equal prefixes.
 
     Raises:
-      ValueError: If a size is too small.
+      ValueError: If a size is out of range.
+      MemoryError: If there is no room for so many pages.
     """
 
     def __init__(
@@ -56,17 +61,17 @@ class Engine:
         chunk_size: int = 224,
         prefix_cache: bool = True,
     ) -> None:
-        _require_at_least(2, num_pages=num_pages)
-        _require_at_least(1, page_size=page_size, batch_size=batch_size, chunk_size=chunk_size)
+        _require_int32(2, num_pages=num_pages)
+        _require_int32(1, page_size=page_size, batch_size=batch_size, chunk_size=chunk_size)
         groups = model.make_groups(page_size)
         self.model = model
+        self.cache = _make_cache(model, num_pages, page_size)
         self.manager = CacheManager(
             num_pages=num_pages,
             kv_cache_groups=groups,
             max_model_len=model.config.max_model_len,
             enable_caching=prefix_cache,
         )
-        self.cache = model.make_cache(num_pages, page_size)
         self.stats = EngineStats(
             in_prefill=Stopwatch(model.clock), in_decode=Stopwatch(model.clock)
         )
@@ -187,7 +192,25 @@ class Engine:
         return spoken
 
 
-def _require_at_least(minimum: int, **sizes: int) -> None:
+def _require_int32(minimum: int, **sizes: int) -> None:
     for name, size in sizes.items():
         if size < minimum:
             raise ValueError(f"[Engine] {name} must be at least {minimum}, got {size}")
+        if size >= 2**31:
+            raise ValueError(f"[Engine] {name} must be below 2^31, got {size}")
+
+
+def _make_cache(model: PagedModel, num_pages: int, page_size: int) -> KVPool:
+    """Asks first where there is room: a host may promise memory that it does not have."""
+    needed = model.num_cache_bytes(num_pages, page_size)
+    message = f"[Engine] {num_pages} pages of {page_size} tokens take {format_bytes(needed)}"
+    if jax.default_backend() == "cpu":
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > there:
+            raise MemoryError(f"{message}, this machine has {format_bytes(there)}")
+    try:
+        return model.make_cache(num_pages, page_size)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryError(f"{message}, which the device does not have") from None

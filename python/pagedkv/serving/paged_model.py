@@ -4,6 +4,7 @@ This is all that a model needs in order to use pagedkv: `attend_pages` writes th
 values to the slots of their tokens, and attends over the pages of each request.
 """
 
+import math
 import time
 from functools import partial
 from typing import Any, NamedTuple
@@ -85,6 +86,11 @@ class PagedModel:
             dtype=self.kv_dtype,
             granularity=KV_DTYPES[self.kv_dtype],
         )
+
+    def num_cache_bytes(self, num_pages: int, page_size: int) -> int:
+        """What `make_cache` would take."""
+        arrays = jax.tree.leaves(jax.eval_shape(lambda: self.make_cache(num_pages, page_size)))
+        return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
 
     def step(self, cache: KVPool, inputs: StepInputs) -> tuple[KVPool, jax.Array, jax.Array]:
         """Writes the K/V of the new tokens, and says which token follows the last of each request.

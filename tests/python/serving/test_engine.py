@@ -1,5 +1,7 @@
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -220,6 +222,35 @@ def test_sizes_below_one_are_refused(model: PagedModel, name: str) -> None:
 def test_a_pool_of_the_null_page_alone_is_refused(model: PagedModel) -> None:
     with pytest.raises(ValueError, match=r"\[Engine\] num_pages must be at least 2, got 1"):
         Engine(model, eos_id=EOS, num_pages=1)
+
+
+@pytest.mark.parametrize("name", ["num_pages", "page_size", "batch_size", "chunk_size"])
+def test_sizes_beyond_int32_are_refused(model: PagedModel, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"\[Engine\] {name} must be below 2\^31, got 2147483648"):
+        Engine(model, eos_id=EOS, **{name: 2**31})
+
+
+def test_a_pool_beyond_memory_is_refused(model: PagedModel) -> None:
+    text = r"\[Engine\] 100000000 pages of 16 tokens take [\d.,]+ [GT]iB, this machine has [\d.]+ "
+    with pytest.raises(MemoryError, match=text):
+        Engine(model, eos_id=EOS, num_pages=10**8)
+
+
+def test_a_pool_that_a_device_has_no_room_for_is_refused(
+    model: PagedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_cache(num_pages: int, page_size: int) -> Any:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(model, "num_cache_bytes", lambda num_pages, page_size: 2**20)
+    monkeypatch.setattr(model, "make_cache", make_cache)
+    with pytest.raises(MemoryError, match=r"20 pages of 16 tokens take 1.00 MiB, which the device"):
+        Engine(model, eos_id=EOS, num_pages=20)
+
+
+def test_the_size_of_a_cache_is_known_before_it_is_made(model: PagedModel) -> None:
+    made = jax.tree.leaves(model.make_cache(20, 8))
+    assert model.num_cache_bytes(20, 8) == sum(array.nbytes for array in made)
 
 
 @pytest.mark.parametrize("kv_dtype", [name for name in KV_DTYPES if name != "float32"])
