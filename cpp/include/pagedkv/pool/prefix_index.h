@@ -48,10 +48,10 @@ class PrefixIndex {
 
   /// After `prefetch`: fetches the record that `find` is going to compare the key with.
   void prefetch_record(const PageHash& hash, GroupId group) const {
-    table_.find(key_of(hash, group), [&](PageId page) {
-      __builtin_prefetch(&at(page));
-      return true;
-    });
+    const PageId page = table_.find(key_of(hash, group), [](PageId) { return true; });
+    if (page == kNoPage) return;
+    __builtin_prefetch(&at(page));
+    asm volatile("");  // else GCC takes this for a function that does nothing, and calls it nowhere
   }
 
   /// Adds `page` as the youngest with this key. Requires a page other than `kNullPage` that is
