@@ -13,7 +13,7 @@ from pagedkv.replay import ReplayOptions, ReplayResult, cache_groups, read_trace
 from pagedkv.replay.plot import check_plot_path, plot
 from pagedkv.replay.trace import BLOCK_SIZE
 
-from .errors import describe, refuse, require_int
+from .errors import require_int
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,59 +80,52 @@ def replay_traces(
     Requests come in order, as fast as they can be started, and answers have as many tokens as traced.
     Exits with 2 if an argument or a trace is wrong.
     """
-    try:
-        sizes = _sizes(pages)
-        require_int(
-            pages=max(sizes),
-            token_budget=token_budget,
-            max_model_len=max_model_len,
-            shards=shards,
-            prompt_tokens=prompt_tokens,
-            prompt_priority=prompt_priority,
-            output_priority=output_priority,
-        )
-        require_int(bits=64, prompt_ttl=prompt_ttl)
-        if limit is not None and limit < 1:
-            raise ValueError(f"[replay] --limit must be at least 1, got {limit}")
-        if plot_path is not None:
-            check_plot_path(plot_path)
-        options = ReplayOptions(
-            page_size=page_size,
-            max_running=max_running,
-            token_budget=token_budget,
-            max_output_tokens=max_output_tokens,
-            max_model_len=max_model_len,
-            data_parallel_size=shards,
-            free_order=free_order,
-            deduplicate=deduplicate,
-            prompt_tokens=prompt_tokens,
-            prompt_priority=prompt_priority,
-            prompt_ttl=prompt_ttl,
-            output_priority=output_priority,
-        )
-        groups = cache_groups(group or ["full"], page_size)
-        if len(sizes) > 1 and not all(path.is_file() for path in traces if path.exists()):
-            raise ValueError("[replay] a pipe can be read once: give one size of --pages")
-        runs: Runs = []
-        with _progress(traces, len(sizes)) as on_run:
-            for path in traces:
-                for num_pages in sizes:
-                    title = path.stem if len(sizes) == 1 else f"{path.stem}, {num_pages:,}"
-                    on_bytes, on_step = on_run(path, num_pages)
-                    trace = read_trace(path, block_size=block_size, on_bytes=on_bytes)
-                    some = (request for request, _ in zip(trace, _count(limit), strict=False))
-                    result = replay(
-                        some, num_pages, groups=groups, options=options, on_step=on_step
-                    )
-                    if result.num_requests + result.num_refused == 0:
-                        raise ValueError(f"[replay] {path}: no request in it")
-                    runs.append((title, result))
-        if plot_path is not None:
-            plot(runs, plot_path)
-    except (ValueError, OSError, MemoryError) as error:
-        refuse("replay", describe(error))
-    except ImportError as error:
-        refuse("replay", f"{error.name} is not installed: run pip install 'pagedkv[plot]'")
+    sizes = _sizes(pages)
+    require_int(
+        pages=max(sizes),
+        token_budget=token_budget,
+        max_model_len=max_model_len,
+        shards=shards,
+        prompt_tokens=prompt_tokens,
+        prompt_priority=prompt_priority,
+        output_priority=output_priority,
+    )
+    require_int(bits=64, prompt_ttl=prompt_ttl)
+    if limit is not None and limit < 1:
+        raise ValueError(f"[replay] --limit must be at least 1, got {limit}")
+    if plot_path is not None:
+        check_plot_path(plot_path)
+    options = ReplayOptions(
+        page_size=page_size,
+        max_running=max_running,
+        token_budget=token_budget,
+        max_output_tokens=max_output_tokens,
+        max_model_len=max_model_len,
+        data_parallel_size=shards,
+        free_order=free_order,
+        deduplicate=deduplicate,
+        prompt_tokens=prompt_tokens,
+        prompt_priority=prompt_priority,
+        prompt_ttl=prompt_ttl,
+        output_priority=output_priority,
+    )
+    groups = cache_groups(group or ["full"], page_size)
+    if len(sizes) > 1 and not all(path.is_file() for path in traces if path.exists()):
+        raise ValueError("[replay] a pipe can be read once: give one size of --pages")
+    runs: Runs = []
+    with _progress(traces, len(sizes)) as on_run:
+        for path in traces:
+            for num_pages in sizes:
+                title = path.stem if len(sizes) == 1 else f"{path.stem}, {num_pages:,}"
+                on_bytes, on_step = on_run(path, num_pages)
+                trace = read_trace(path, block_size=block_size, on_bytes=on_bytes)
+                some = (request for request, _ in zip(trace, _count(limit), strict=False))
+                result = replay(some, num_pages, groups=groups, options=options, on_step=on_step)
+                if result.num_requests + result.num_refused == 0:
+                    raise ValueError(f"[replay] {path}: no request in it")
+                runs.append((title, result))
+    if plot_path is not None:
+        plot(runs, plot_path)
     if as_json:
         print(json.dumps(_as_json(traces, options, group or ["full"], runs)))
     else:

@@ -72,9 +72,8 @@ def read_trace(
     path = Path(path)
     with path.open("rb") as raw:
         file = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-        position = (
-            raw.tell if raw.seekable() else lambda: 0
-        )  # of a pipe nobody knows how much is left
+        # Of a pipe nobody knows how much is left.
+        position = raw.tell if raw.seekable() else lambda: 0
         lines = enumerate(file, 1)
         while True:
             try:
