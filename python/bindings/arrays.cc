@@ -130,9 +130,6 @@ std::vector<std::int32_t> int32_values(nb::handle values, const char* operation,
 Int32Input::Int32Input(nb::handle values, const char* operation, const char* name) {
   if (const auto direct = numpy_values<std::int32_t>(values)) {
     span_ = *direct;
-  } else if (!Items::are_in(values) && !numpy_values<std::int64_t>(values) &&
-             nb::ndarray_check(values) && nb::try_cast(values, array_, false)) {
-    span_ = std::span(array_.data(), array_.shape(0));
   } else {
     copy_ = int32_values(values, operation, name);
     span_ = copy_;

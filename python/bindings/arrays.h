@@ -54,8 +54,8 @@ class Items {
 std::vector<std::int32_t> int32_values(nb::handle values, const char* operation, const char* name,
                                        std::size_t num_more = 0);
 
-/// As `int32_values`, without a copy where the values are a contiguous int32 array, as they nearly
-/// always are.
+/// As `int32_values`, without a copy where the values are a contiguous int32 array of NumPy, as
+/// they nearly always are; somebody must hold it.
 class Int32Input {
  public:
   Int32Input(nb::handle values, const char* operation, const char* name);
@@ -65,7 +65,6 @@ class Int32Input {
   std::int32_t operator[](std::size_t i) const { return span_[i]; }
 
  private:
-  nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> array_;
   std::vector<std::int32_t> copy_;
   std::span<const std::int32_t> span_;
 };
